@@ -1,0 +1,306 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Making ready for a VMM
+ *
+ * The disk. Where the file system can share blocks (XFS, btrfs) the sandbox
+ * gets a reflink of the template's disk, a plain raw file; elsewhere a qcow2
+ * overlay over the template's disk, which stays read-only and is shared through
+ * the page cache. The empty overlay was made once by the bake; copying its
+ * 200 KB is cheaper than starting qemu-img.
+ *
+ * The plan. Data extents of the image are mapped from its memory file, zero runs
+ * are anonymous. The number of extents is bounded by the kernel's limit of
+ * mappings: a fragmented image gets coarser runs until it fits.
+ */
+#include "sandbox/workdir.h"
+
+#include "base/guard.h"
+#include "base/io.h"
+#include "gmem/plan.h"
+#include "image/image.h"
+#include "image/layout.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/fs.h>
+#include <string.h>
+#include <sys/ioctl.h>
+
+/* Gaps in the working set up to this many pages are populated with it: one
+ * madvise costs as much as mapping that many cached pages. */
+#define WORKDIR_POPULATE_GAP 16u
+
+int workdir_init(struct workdir *w, const char *root, const char *run,
+		 const char *id, struct err *e)
+{
+	*w = (struct workdir){
+		.disk = { .rw_fd = -1, .ro_fd = -1 },
+		.layer_fd = -1,
+		.plan_fd = -1,
+		.state_fd = -1,
+		.control_fd = -1,
+		.agent_fd = -1,
+		.console_fd = -1,
+		.vmm_log_fd = -1,
+	};
+	w->dir = io_path("%s/sandboxes/%s", root, id);
+	w->run = io_path("%s/sandboxes/%s", run, id);
+	w->control_path = io_path("%s/sandboxes/%s/control", run, id);
+	w->agent_path = io_path("%s/sandboxes/%s/agent", run, id);
+	w->console_path = io_path("%s/sandboxes/%s/console", run, id);
+	w->log_path = io_path("%s/sandboxes/%s/console.log", root, id);
+	w->vmm_log_path = io_path("%s/sandboxes/%s/vmm.log", root, id);
+	if (w->dir && w->run && w->control_path && w->agent_path &&
+	    w->console_path && w->log_path && w->vmm_log_path)
+		return 0;
+	workdir_deinit(w);
+	return err_errno(e, ENOMEM, "sandbox %s", id);
+}
+
+void workdir_close(struct workdir *w)
+{
+	fd_close(&w->disk.rw_fd);
+	fd_close(&w->disk.ro_fd);
+	if (w->layer_owned)
+		fd_close(&w->layer_fd);
+	w->layer_fd = -1;
+	w->layer_owned = false;
+	fd_close(&w->state_fd);
+	fd_close(&w->control_fd);
+	fd_close(&w->agent_fd);
+	fd_close(&w->console_fd);
+	fd_close(&w->vmm_log_fd);
+}
+
+void workdir_deinit(struct workdir *w)
+{
+	workdir_close(w);
+	fd_close(&w->plan_fd);
+	guard_freep(&w->dir);
+	guard_freep(&w->run);
+	guard_freep(&w->control_path);
+	guard_freep(&w->agent_path);
+	guard_freep(&w->console_path);
+	guard_freep(&w->log_path);
+	guard_freep(&w->vmm_log_path);
+	w->dir = w->run = w->control_path = w->agent_path = NULL;
+	w->console_path = w->log_path = w->vmm_log_path = NULL;
+}
+
+int workdir_make(struct workdir *w, struct err *e)
+{
+	int r = io_mkdirs(w->dir, 0700, e);
+
+	if (r == 0)
+		r = io_mkdirs(w->run, 0700, e);
+	if (r == 0)
+		r = io_listen_unix(w->control_path, 0600, &w->control_fd, e);
+	if (r == 0)
+		r = io_listen_unix(w->agent_path, 0600, &w->agent_fd, e);
+	if (r == 0)
+		r = io_listen_unix(w->console_path, 0600, &w->console_fd, e);
+	if (r < 0)
+		return r;
+	w->vmm_log_fd = open(w->vmm_log_path,
+			     O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+	if (w->vmm_log_fd < 0)
+		return err_errno(e, errno, "open %s", w->vmm_log_path);
+	return 0;
+}
+
+/* ---- disk ---- */
+
+static int workdir_open_new(const char *path, int *ret, struct err *e)
+{
+	int fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+
+	if (fd < 0)
+		return err_errno(e, errno, "create %s", path);
+	*ret = fd;
+	return 0;
+}
+
+static int workdir_disk(struct workdir *w, struct image *image, struct err *e)
+{
+	guard_free char *path = io_path("%s/disk", w->dir);
+	guard_free char *disk = NULL;
+	int r;
+
+	if (!path)
+		return err_errno(e, ENOMEM, "disk");
+	r = workdir_open_new(path, &w->disk.rw_fd, e);
+	if (r < 0)
+		return r;
+	if (ioctl(w->disk.rw_fd, FICLONE, image_fd(image, IMAGE_DISK)) == 0) {
+		w->disk.kind = VMM_DISK_RAW;
+		return 0;
+	}
+	w->disk.kind = VMM_DISK_OVERLAY;
+	r = io_copy_file(image_fd(image, IMAGE_OVERLAY), w->disk.rw_fd, e);
+	if (r < 0)
+		return err_prefix(e, "disk overlay %s", path);
+	/* An fd of its own: VMMs must not share a file position. */
+	disk = io_path("%s/%s", image_dir(image), image_file_name(IMAGE_DISK));
+	if (!disk)
+		return err_errno(e, ENOMEM, "disk");
+	w->disk.ro_fd = open(disk, O_RDONLY | O_CLOEXEC);
+	if (w->disk.ro_fd < 0)
+		return err_errno(e, errno, "open %s", disk);
+	return 0;
+}
+
+/* ---- memory ---- */
+
+struct workdir_extents {
+	struct plan *plan;
+	size_t n;
+};
+
+static int workdir_extent(uint64_t start, uint64_t len, bool is_zero, void *arg)
+{
+	struct workdir_extents *x = arg;
+
+	if (++x->n > PLAN_EXTENTS_MAX)
+		return -E2BIG;
+	return plan_add(x->plan, is_zero ? PLAN_ZERO : PLAN_LAYER, len,
+			is_zero ? 0 : start);
+}
+
+static int workdir_populate(struct plan *plan, const struct bitmap *ws)
+{
+	uint64_t start = 0, len = 0;
+
+	for (uint64_t i = 0, run; i < ws->n; i += run) {
+		int r;
+
+		run = bitmap_run(ws, i);
+		if (!bitmap_get(ws, i))
+			continue;
+		if (len && i - (start + len) <= WORKDIR_POPULATE_GAP) {
+			len = i + run - start;
+			continue;
+		}
+		r = len ? plan_populate(plan, start * IMAGE_PAGE,
+					len * IMAGE_PAGE) :
+			  0;
+		if (r < 0)
+			return r;
+		start = i;
+		len = run;
+	}
+	return len ? plan_populate(plan, start * IMAGE_PAGE, len * IMAGE_PAGE) :
+		     0;
+}
+
+static int workdir_plan(struct workdir *w, struct image *image, struct err *e)
+{
+	const struct image_manifest *m = image_manifest(image);
+	uint64_t min_run = PLAN_ZERO_RUN_MIN / PLAN_PAGE;
+	struct workdir_extents x;
+	int r;
+
+	do {
+		x = (struct workdir_extents){ 0 };
+		r = plan_new(PLAN_PRIVATE, m->memory_bytes, &x.plan, e);
+		if (r < 0)
+			return r;
+		r = image_extents(image_zeromap(image), min_run,
+				  workdir_extent, &x);
+		if (r == 0)
+			r = workdir_populate(x.plan, image_workingset(image));
+		if (r == 0)
+			r = plan_finish(x.plan, &w->plan_fd, e);
+		else if (r != -E2BIG)
+			err_errno(e, -r, "memory plan");
+		plan_free(x.plan);
+		min_run *= 2;
+	} while (r == -E2BIG);
+	return r;
+}
+
+/* A template that is not shared: a copy of its memory for this guest alone. */
+static int workdir_layer(struct workdir *w, struct image *image, struct err *e)
+{
+	guard_free char *path = NULL;
+	int r;
+
+	if (image_manifest(image)->share) {
+		w->layer_fd = image_fd(image, IMAGE_MEMORY);
+		return 0;
+	}
+	path = io_path("%s/memory", w->dir);
+	if (!path)
+		return err_errno(e, ENOMEM, "memory");
+	r = workdir_open_new(path, &w->layer_fd, e);
+	if (r < 0)
+		return r;
+	w->layer_owned = true;
+	r = io_copy_file(image_fd(image, IMAGE_MEMORY), w->layer_fd, e);
+	return r < 0 ? err_prefix(e, "private copy of the memory %s", path) : 0;
+}
+
+/* An fd of its own, with a file position of its own. */
+static int workdir_state(struct workdir *w, struct image *image, struct err *e)
+{
+	guard_free char *path = io_path("%s/%s", image_dir(image),
+					image_file_name(IMAGE_STATE));
+
+	if (!path)
+		return err_errno(e, ENOMEM, "device state");
+	w->state_fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (w->state_fd < 0)
+		return err_errno(e, errno, "open %s", path);
+	return 0;
+}
+
+int workdir_make_restore(struct workdir *w, struct image *image, struct err *e)
+{
+	int r = image_unchanged(image, e);
+
+	if (r == 0)
+		r = workdir_make(w, e);
+	if (r == 0)
+		r = workdir_disk(w, image, e);
+	if (r == 0)
+		r = workdir_layer(w, image, e);
+	if (r == 0)
+		r = workdir_plan(w, image, e);
+	if (r == 0)
+		r = workdir_state(w, image, e);
+	return r;
+}
+
+int workdir_remove_disk(const struct workdir *w, struct err *e)
+{
+	static const char *const files[] = { "disk", "memory" };
+
+	for (size_t i = 0; i < nitems(files); i++) {
+		guard_free char *path = io_path("%s/%s", w->dir, files[i]);
+
+		if (!path)
+			return err_errno(e, ENOMEM, "remove a disk");
+		if (unlink(path) < 0 && errno != ENOENT)
+			return err_errno(e, errno, "remove %s", path);
+	}
+	return io_remove_tree(w->run, e);
+}
+
+int workdir_remove(const struct workdir *w, struct err *e)
+{
+	int r = io_remove_tree(w->run, e);
+
+	return r < 0 ? r : io_remove_tree(w->dir, e);
+}
+
+void workdir_spec(const struct workdir *w, struct vmm_spec *spec)
+{
+	spec->plan_fd = w->plan_fd;
+	spec->layer_fd = w->layer_fd;
+	spec->disk = w->disk;
+	spec->control_fd = w->control_fd;
+	spec->control_path = w->control_path;
+	spec->agent_fd = w->agent_fd;
+	spec->console_fd = w->console_fd;
+	spec->log_fd = w->vmm_log_fd;
+	spec->state_fd = w->state_fd;
+}

@@ -1,0 +1,52 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+/*
+ * What one VMM works with: its directories, sockets, disk and memory plan
+ *
+ *	ROOT/sandboxes/ID/   disk, console.log, vmm.log
+ *	RUN/sandboxes/ID/    control, agent, console (listening unix sockets)
+ *
+ * Making it blocks (directories, a copy): it is done in a worker. The fds are
+ * for starting the VMM and closed afterwards, except the plan's.
+ */
+#include "base/err.h"
+#include "vmm/vmm.h"
+
+struct image;
+
+struct workdir {
+	char *dir; /* ROOT/sandboxes/ID */
+	char *run; /* RUN/sandboxes/ID */
+	char *control_path, *agent_path, *console_path; /* sockets */
+	char *log_path; /* console.log */
+	char *vmm_log_path;
+	struct vmm_disk disk;
+	int layer_fd; /* owned only with a private copy */
+	bool layer_owned;
+	int plan_fd;
+	int state_fd;
+	int control_fd, agent_fd, console_fd; /* listening */
+	int vmm_log_fd;
+};
+
+/* Names only; nothing is touched. */
+int workdir_init(struct workdir *w, const char *root, const char *run,
+		 const char *id, struct err *e) must_check;
+/* Closes and frees; removes nothing. */
+void workdir_deinit(struct workdir *w);
+
+/* Directories and sockets. */
+int workdir_make(struct workdir *w, struct err *e) must_check;
+/* And everything for restoring from @image. */
+int workdir_make_restore(struct workdir *w, struct image *image,
+			 struct err *e) must_check;
+/* The fds that only starting needs. */
+void workdir_close(struct workdir *w);
+
+/* Delete the disk and sockets, keep the logs. */
+int workdir_remove_disk(const struct workdir *w, struct err *e) must_check;
+/* Delete everything. */
+int workdir_remove(const struct workdir *w, struct err *e) must_check;
+
+/* The fields of a spec that come from here. */
+void workdir_spec(const struct workdir *w, struct vmm_spec *spec);
