@@ -32,8 +32,9 @@ FOLDERS := base image gmem vmm agent ledger sandbox template api cmd
 HEADERS := $(wildcard $(FOLDERS:%=src/%/*.h))
 # The shim and the agent are programs of their own, with their own flags.
 SHIM_C  := src/gmem/shim.c
+ZYGOTE_C := src/vmm/zygote_child.c
 AGENT_C := $(filter-out src/agent/test_%,$(wildcard src/agent/*.c))
-SRC_C   := $(filter-out $(SHIM_C) $(AGENT_C) %/main.c src/%/test_%, \
+SRC_C   := $(filter-out $(SHIM_C) $(ZYGOTE_C) $(AGENT_C) %/main.c src/%/test_%, \
 	$(foreach f,$(FOLDERS),$(filter-out src/$(f)/test_%,$(wildcard src/$(f)/*.c)))) \
 	src/agent/wire.c
 OBJ     := $(SRC_C:src/%.c=$(B)/obj/%.o)
@@ -41,7 +42,7 @@ MAIN_O  := $(B)/obj/cmd/main.o
 TESTS   := $(patsubst src/%.c,$(B)/%,$(wildcard $(FOLDERS:%=src/%/test_*.c)))
 KERNEL  := $(patsubst tests/kernel/%.c,$(B)/kernel/%,$(wildcard tests/kernel/*.c))
 
-all: $(B)/byre $(B)/libbyre-gmem.so $(B)/byre-agent ## build the programs
+all: $(B)/byre $(B)/libbyre-gmem.so $(B)/libbyre-zygote.so $(B)/byre-agent ## build the programs
 
 $(B)/byre: $(OBJ) $(MAIN_O)
 	@echo "LD $@"
@@ -62,6 +63,12 @@ $(B)/libbyre-gmem.so: $(SHIM_C) $(HEADERS)
 	@echo "CC $@"
 	$(Q)$(CC) -std=gnu17 -D_GNU_SOURCE -Isrc $(WARN) -O2 -g -fPIC -shared \
 		-fvisibility=hidden -o $@ $(SHIM_C) -ldl
+
+$(B)/libbyre-zygote.so: $(ZYGOTE_C) src/vmm/child.c $(HEADERS)
+	@mkdir -p $(@D)
+	@echo "CC $@"
+	$(Q)$(CC) -std=gnu17 -D_GNU_SOURCE -Isrc $(WARN) -O2 -g -fPIC -shared \
+		-fvisibility=hidden -o $@ $(ZYGOTE_C) src/vmm/child.c -ldl
 
 # Static, PID 1 in the guest, on any CPU the guest may have.
 $(B)/byre-agent: $(AGENT_C) $(HEADERS)

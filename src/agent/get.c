@@ -254,7 +254,7 @@ static int get_step(struct agent *a, struct stream *s, struct err *e)
 		g->path[l->path_len] = 0;
 		return err_errno(e, -r, "%s", g->path);
 	}
-	if (r == 0) {
+	if (!d) {
 		close(l->fd);
 		g->depth--;
 		g->at = g->have = 0;
@@ -369,7 +369,7 @@ void get_start(struct agent *a, struct stream *s, const struct wire_frame *f)
 		if (!s->get)
 			r = err_errno(&e, ENOMEM, "get");
 	}
-	if (r < 0) {
+	if (!s->get) {
 		place_close(&base);
 		agent_refuse(a, s->id, &e);
 		agent_release(a, s);

@@ -202,7 +202,7 @@ static int init_open_port(void)
 
 static int init_wait_port(int *ret_fd, struct err *e)
 {
-	struct timespec ts = { .tv_nsec = INIT_PORT_POLL_MS * 1000000 };
+	struct timespec ts = { .tv_nsec = INIT_PORT_POLL_MS * 1000000l };
 	unsigned ms;
 
 	for (ms = 0; ms < INIT_PORT_WAIT_MS; ms += INIT_PORT_POLL_MS) {

@@ -538,7 +538,7 @@ void put_start(struct agent *a, struct stream *s, const struct wire_frame *f)
 		if (!s->put)
 			r = err_errno(&e, ENOMEM, "put");
 	}
-	if (r < 0) {
+	if (!s->put) {
 		place_close(&base);
 		agent_refuse(a, s->id, &e);
 		agent_release(a, s);

@@ -115,7 +115,7 @@ enum wire_key {
 	WIRE_K_MACHINE_ID, /* 32 hex digits */
 	WIRE_K_ENV, /* "NAME=value"; in IDENTITY: for every later command */
 	WIRE_K_ARG,
-	WIRE_K_CWD,
+	WIRE_K_CWD, /* "/" when absent */
 	WIRE_K_USER, /* name, uid, or either with ":group" */
 	WIRE_K_TIMEOUT, /* ns; at the end SIGTERM, SIGKILL two seconds later */
 	WIRE_K_ROWS, /* ROWS and COLS in EXEC ask for a pty */

@@ -55,7 +55,7 @@ static void bake_stream_add(struct bake_stream *s, json_t *line)
 
 	json_decref(line);
 	if (!text || buf_addf(&s->lines, "%s\n", text) < 0)
-		log_warn("bake=%s line=dropped", s->name);
+		log_warn("template=%s request=bake line=dropped", s->name);
 	request_more(s->rq);
 }
 
@@ -122,13 +122,14 @@ static void bake_on_done(void *arg, const struct err *e)
 	if (s->part_len)
 		bake_stream_text(s, s->part, s->part_len);
 	if (e->code) {
-		log_warn("bake=%s failed=\"%s\"", s->name, e->msg);
+		log_warn("template=%s request=bake error=\"%s\"", s->name,
+			 e->msg);
 		bake_stream_add(s, json_pack("{s:o, s:s}", "error",
 					     utf8_json_text(e->msg), "errno",
 					     name ? name : "EIO"));
 		return;
 	}
-	log_info("bake=%s published=1", s->name);
+	log_info("template=%s request=bake", s->name);
 	bake_stream_add(s, json_pack("{s:o}", "template",
 				     template_json_find(t, s->name)));
 }
@@ -150,7 +151,7 @@ static struct bake_stream *bake_stream_free(struct bake_stream *s)
 	if (!s)
 		return NULL;
 	if (s->bake) {
-		log_info("bake=%s given_up=1", s->name);
+		log_info("template=%s request=bake given_up=1", s->name);
 		bake_abandon(s->bake);
 	}
 	buf_deinit(&s->lines);

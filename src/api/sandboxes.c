@@ -128,16 +128,12 @@ void handle_sandbox(struct request *rq)
 static void sandbox_created(void *arg, struct sandbox *s, const struct err *e)
 {
 	struct request *rq = arg;
-	struct sandbox_info i;
 
 	if (e->code) {
 		request_answer_error(rq, e);
 		return;
 	}
-	i = sandbox_info(s);
-	log_info("sandbox=%s created=1 template=%s name=%s total_ms=%.1f", i.id,
-		 i.template, i.name,
-		 (double)i.timings.total_ns / (double)NS_PER_MS);
+	log_info("sandbox=%s request=create", sandbox_info(s).id);
 	request_answer(rq, MHD_HTTP_CREATED, sandbox_json(s));
 }
 
@@ -181,7 +177,8 @@ static void sandbox_switched(void *arg, struct sandbox *s, const struct err *e)
 		return;
 	}
 	i = sandbox_info(s);
-	log_info("sandbox=%s state=%s", i.id, sandbox_state_name(i.state));
+	log_info("sandbox=%s request=%s", i.id,
+		 i.state == SANDBOX_PAUSED ? "pause" : "resume");
 	request_answer(rq, MHD_HTTP_OK, sandbox_json(s));
 }
 
@@ -214,7 +211,7 @@ static void sandbox_removed(void *arg, struct sandbox *s, const struct err *e)
 		request_answer_error(rq, e);
 		return;
 	}
-	log_info("sandbox=%s removed=1", rq->param);
+	log_info("sandbox=%s request=remove", rq->param);
 	request_answer_empty(rq);
 }
 

@@ -41,6 +41,7 @@
 #include <microhttpd.h>
 #include <signal.h>
 #include <stdio.h>
+#include <string.h>
 
 /* A herd of 256 sandboxes with a few commands each, and as many again that
  * come and go; each costs two fds and, while it streams, some 80 KB. */
@@ -96,6 +97,7 @@ server_library_log(void *arg, const char *fmt, va_list ap)
 
 	(void)arg;
 	vsnprintf(line, sizeof(line), fmt, ap);
+	line[strcspn(line, "\n")] = '\0';
 	log_debug("http=\"%s\"", line);
 }
 

@@ -148,6 +148,6 @@ void handle_template_remove(struct request *rq)
 		request_answer_error(rq, &e);
 		return;
 	}
-	log_info("template=%s removed=1", rq->param);
+	log_info("template=%s request=remove", rq->param);
 	request_answer_empty(rq);
 }

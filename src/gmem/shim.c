@@ -327,7 +327,11 @@ static int shim_stand_in(void)
 	return fd;
 }
 
-__attribute__((constructor)) static void shim_init(void)
+/* Also called by a zygote's child (src/vmm/zygote_child.c), whose plan comes
+ * after it was loaded. */
+exported void byre_gmem_start(void);
+
+__attribute__((constructor)) void byre_gmem_start(void)
 {
 	uint64_t layer_bytes = 0;
 	struct stat st = { 0 };

@@ -284,7 +284,9 @@ static void create_found(void *arg, struct image *image, const struct err *e)
 		sandbox_delete(s);
 		return;
 	}
-	if (mine.code == 0)
+	if (mine.code)
+		err_prefix(&mine, "create from %s", s->row.template);
+	else
 		err_drop(create_check_net(s, image_manifest(image), &mine));
 	j = mine.code ? NULL : calloc(1, sizeof(*j));
 	if (!mine.code && !j)

@@ -29,6 +29,7 @@
 #include "vmm/qemu_args.h"
 #include "vmm/qmp.h"
 #include "vmm/spawn.h"
+#include "vmm/zygote.h"
 
 #include "base/clock.h"
 #include "base/guard.h"
@@ -55,6 +56,9 @@ struct qemu_host {
 	struct vmm_host base;
 	uint64_t tsc_khz;
 	char preload[512]; /* environment of the process */
+	char zygote_preload[1024];
+	struct zygote *zygote;
+	uint64_t zygote_retry_ns;
 };
 
 struct qemu {
@@ -384,16 +388,32 @@ static int qemu_open_boot(const struct vmm_spec *spec, int fds[QEMU_FD_COUNT],
 	return 0;
 }
 
+/* A zygote that died is replaced, but not more often than this. */
+#define QEMU_ZYGOTE_RETRY_NS (10 * NS_PER_SEC)
+
+/* False when VMMs must be started the long way. */
+static bool qemu_zygote(struct qemu_host *h)
+{
+	struct err e = ERR_NULL;
+	uint64_t now = h->base.loop->now_ns;
+
+	if (h->zygote || !h->zygote_preload[0] || now < h->zygote_retry_ns)
+		return h->zygote != NULL;
+	h->zygote_retry_ns = now + QEMU_ZYGOTE_RETRY_NS;
+	return zygote_new(h->base.facts.program, h->zygote_preload, &h->zygote,
+			  &e) == 0;
+}
+
 static int qemu_spawn(struct qemu_host *h, const struct vmm_spec *spec,
 		      const struct qemu_args *args, int fds[QEMU_FD_COUNT],
 		      struct vmm *v, struct err *e)
 {
 	char plan_env[32], layer_env[32];
 	const char *envp[8];
-	struct spawn s = { .argv = args->argv, .n_fds = QEMU_FD_COUNT };
+	struct spawn s = { .argv = args->argv };
 	struct proc_id id = { 0 };
 	int pidfd = -1;
-	int r;
+	int r = -EPIPE;
 
 	snprintf(plan_env, sizeof(plan_env), PLAN_ENV "=%d", QEMU_FD_PLAN);
 	snprintf(layer_env, sizeof(layer_env), PLAN_ENV_LAYER "=%d",
@@ -407,10 +427,17 @@ static int qemu_spawn(struct qemu_host *h, const struct vmm_spec *spec,
 	 * touched pages. */
 	envp[4] = "MALLOC_ARENA_MAX=1";
 	envp[5] = NULL;
-	memcpy(s.fds, fds, sizeof(int) * QEMU_FD_COUNT);
-	s.drop = h->base.facts.unprivileged;
-	s.uid = SPAWN_UID_BASE + spec->slot % SPAWN_SLOTS;
-	r = spawn_run(&s, &id, &pidfd, e);
+	memcpy(s.child.fds, fds, sizeof(int) * QEMU_FD_COUNT);
+	s.child.n_fds = QEMU_FD_COUNT;
+	s.child.drop = h->base.facts.unprivileged;
+	s.child.uid = SPAWN_UID_BASE + spec->slot % SPAWN_SLOTS;
+	if (qemu_zygote(h))
+		r = zygote_fork(h->zygote, s.argv, &s.child, QEMU_FD_PLAN,
+				QEMU_FD_LAYER, &id, &pidfd, e);
+	if (r == -EPIPE) {
+		h->zygote = zygote_free(h->zygote);
+		r = spawn_run(&s, &id, &pidfd, e);
+	}
 	if (r < 0)
 		return r;
 	return vmm_watch(v, &id, pidfd, e);
@@ -599,10 +626,10 @@ static int qemu_version(struct vmm_host_facts *f, struct err *e)
 	return 0;
 }
 
-/* The shim lies beside the program. */
+/* Our libraries lie beside the program (a build) or where it is installed. */
 static int qemu_find_shim(struct qemu_host *h, struct err *e)
 {
-	char exe[400];
+	char exe[360], dir[380];
 	ssize_t n = readlink("/proc/self/exe", exe, sizeof(exe) - 1);
 	char *slash;
 
@@ -613,14 +640,19 @@ static int qemu_find_shim(struct qemu_host *h, struct err *e)
 	if (!slash)
 		return err_set(e, ENOENT, "%s: no directory", exe);
 	*slash = '\0';
+	snprintf(dir, sizeof(dir), "%s", exe);
 	snprintf(h->preload, sizeof(h->preload),
-		 "LD_PRELOAD=%s/libbyre-gmem.so", exe);
-	if (access(h->preload + strlen("LD_PRELOAD="), R_OK) < 0)
+		 "LD_PRELOAD=%s/libbyre-gmem.so", dir);
+	if (access(h->preload + strlen("LD_PRELOAD="), R_OK) < 0) {
+		snprintf(dir, sizeof(dir), "%s/../lib/byre", exe);
 		snprintf(h->preload, sizeof(h->preload),
-			 "LD_PRELOAD=%s/../lib/byre/libbyre-gmem.so", exe);
+			 "LD_PRELOAD=%s/libbyre-gmem.so", dir);
+	}
 	if (access(h->preload + strlen("LD_PRELOAD="), R_OK) < 0)
 		return err_errno(e, errno, "%s",
 				 h->preload + strlen("LD_PRELOAD="));
+	snprintf(h->zygote_preload, sizeof(h->zygote_preload),
+		 "%s:%s/libbyre-zygote.so", h->preload, dir);
 	return 0;
 }
 
@@ -648,7 +680,10 @@ static void qemu_cpu(struct vmm_host_facts *f)
 
 static void qemu_host_free(struct vmm_host *host)
 {
-	free(container_of(host, struct qemu_host, base));
+	struct qemu_host *h = container_of(host, struct qemu_host, base);
+
+	zygote_free(h->zygote);
+	free(h);
 }
 
 static int qemu_host_new(struct loop *loop, const char *force_accel,
@@ -683,6 +718,8 @@ static int qemu_host_new(struct loop *loop, const char *force_accel,
 	h->tsc_khz = qemu_tsc_perf();
 	if (!h->tsc_khz)
 		h->tsc_khz = qemu_tsc_measured();
+	/* Now rather than on the way of the first guest. */
+	(void)qemu_zygote(h);
 	*ret = &h->base;
 	return 0;
 }

@@ -2,12 +2,6 @@
 /*
  * fork, arrange, exec
  *
- * The child shares nothing with the daemon but the fds listed: everything else
- * is closed with close_range(). As root it becomes a user of its own (one uid
- * per sandbox: two guests that both break out of their VMM still cannot
- * signal or trace each other), with no capabilities and no_new_privs, so that
- * no set-uid program gives them back.
- *
  * The child reports a failed step over a pipe that exec closes; the parent
  * waits for that one read. vfork semantics (CLONE_VFORK, as in posix_spawn)
  * would save the copy of the daemon's page tables, but not the wait, and would
@@ -20,11 +14,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <grp.h>
-#include <signal.h>
 #include <string.h>
-#include <sys/prctl.h>
-#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -44,67 +34,13 @@ __attribute__((noreturn)) static void spawn_fail(int report, const char *step)
 	_exit(127);
 }
 
-/* Duplicate first to numbers above all targets, so that no target overwrites a
- * source still needed. */
-static void spawn_fds(const struct spawn *s, int *report)
-{
-	int high[SPAWN_FDS_MAX];
-	int moved = fcntl(*report, F_DUPFD_CLOEXEC, SPAWN_FDS_MAX);
-
-	if (moved < 0)
-		_exit(127);
-	*report = moved;
-	for (int i = 0; i < s->n_fds; i++) {
-		high[i] = -1;
-		if (s->fds[i] < 0)
-			continue;
-		high[i] = fcntl(s->fds[i], F_DUPFD, SPAWN_FDS_MAX);
-		if (high[i] < 0)
-			spawn_fail(*report, "duplicate an fd");
-	}
-	for (int i = 0; i < s->n_fds; i++) {
-		if (high[i] >= 0 && dup2(high[i], i) < 0)
-			spawn_fail(*report, "duplicate an fd");
-		if (high[i] < 0)
-			close(i);
-	}
-	moved = fcntl(*report, F_DUPFD_CLOEXEC, s->n_fds);
-	if (moved < 0)
-		_exit(127);
-	if (dup3(*report, s->n_fds, O_CLOEXEC) < 0)
-		_exit(127);
-	*report = s->n_fds;
-	syscall(SYS_close_range, (unsigned)s->n_fds + 1, ~0u, 0);
-}
-
-static void spawn_identity(const struct spawn *s, int report)
-{
-	struct rlimit none = { 0, 0 };
-
-	if (setrlimit(RLIMIT_CORE, &none) < 0)
-		spawn_fail(report, "forbid core dumps");
-	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
-		spawn_fail(report, "set no_new_privs");
-	if (!s->drop)
-		return;
-	if (setgroups(0, NULL) < 0 ||
-	    setresgid((gid_t)s->uid, (gid_t)s->uid, (gid_t)s->uid) < 0 ||
-	    setresuid(s->uid, s->uid, s->uid) < 0)
-		spawn_fail(report, "become an unprivileged user");
-}
-
 __attribute__((noreturn)) static void spawn_child(const struct spawn *s,
 						  int report)
 {
-	sigset_t none;
+	const char *step;
 
-	sigemptyset(&none);
-	sigprocmask(SIG_SETMASK, &none, NULL);
-	signal(SIGPIPE, SIG_DFL);
-	/* Not the daemon's terminal: its Ctrl-C is not for guests. */
-	setsid();
-	spawn_fds(s, &report);
-	spawn_identity(s, report);
+	if (child_arrange(&s->child, &report, &step) < 0)
+		spawn_fail(report, step);
 	execve(s->argv[0], (char *const *)(uintptr_t)s->argv,
 	       (char *const *)(uintptr_t)s->envp);
 	spawn_fail(report, "execute");

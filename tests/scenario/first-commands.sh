@@ -1,0 +1,220 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+#
+# Every command once, as a newcomer would meet them: names, exit codes, and the
+# JSON keys that scripts rely on.
+. "$(dirname "$0")/lib.sh"
+begin base
+
+# Keys of a JSON text, sorted, on one line.
+keys()
+{
+	jq -c 'keys' <<<"$1"
+}
+
+sandbox_keys='["cause","created","ends","id","memory_bytes","name","net","pid","state","template","timings_ms","vcpus"]'
+ledger_keys='["absent","balloon","configured","id","private","shared","swapped","template","vmm","zero"]'
+host_keys='["billed","commit_limit","committed_as","mem_available","mem_total","overcommit_memory","promised"]'
+
+# No daemon needed, or none there.
+run byre version
+expect 0
+run byre help
+expect 0
+for verb in doctor serve bake templates template create exec run cp ls inspect \
+	logs rm pause resume mem bench version; do
+	[[ $OUT == *"  $verb "* ]] || fail "byre help does not know $verb"
+	run byre $verb --help
+	expect 0
+	[[ $OUT == "usage: byre $verb"* ]] || fail "help of $verb: $OUT"
+	run byre help
+done
+run byre
+expect 2
+run byre nonsense
+expect 2
+run byre ls --nonsense
+expect 2
+run byre create
+expect 2
+run byre create base --ttl soon
+expect 2
+run byre exec
+expect 2
+run byre mem --pid nonsense
+expect 2
+run env BYRE_RUN="$D/nowhere" timeout 20 "$BYRE" ls
+expect_error 1 "$D/nowhere/api.sock"
+run env BYRE_RUN="$D/nowhere" timeout 20 "$BYRE" exec x -- true
+expect_error 125 "$D/nowhere/api.sock"
+run byre doctor --json
+[ "$RC" -le 1 ] || fail "doctor ended with $RC"
+same "$(keys "$OUT")" '["checks","ok"]' "keys of doctor --json"
+
+# Templates.
+run byre templates --json
+expect 0
+same "$(jq -c 'map(.name)' <<<"$OUT")" '["base"]' "templates"
+run byre templates
+expect 0
+[[ $OUT == *base* ]] || fail "templates: $OUT"
+
+# create
+run byre create nonsense
+expect_error 1 create nonsense "does not exist"
+run byre create base --name 'a b'
+expect_error 1 '"a b"'
+run byre create base --name web --ttl 10m --env GREETING=moin --json
+expect 0
+same "$(keys "$OUT")" "$sandbox_keys" "keys of create --json"
+same "$(jq -c '.timings_ms | keys' <<<"$OUT")" \
+	'["identity","load","ready","spawn","total"]' "keys of timings_ms"
+same "$(jq -r .state <<<"$OUT")" running state
+same "$(jq -r .name <<<"$OUT")" web name
+same "$(jq -r .template <<<"$OUT")" base template
+same "$(jq -r .cause <<<"$OUT")" null cause
+same "$(jq -r '.id | type' <<<"$OUT")" string "type of id"
+same "$(jq '.timings_ms | .total > 0 and
+	((.spawn + .load + .identity + .ready - .total) | fabs) < 1' <<<"$OUT")" \
+	true "timings that add up"
+kill -0 "$(jq -r .pid <<<"$OUT")" || fail "no process $OUT"
+id=$(jq -r .id <<<"$OUT")
+run byre create base
+expect 0
+other=$OUT
+[[ $other == sb???????????? ]] || fail "create said \"$OUT\""
+
+# exec: codes
+run byre exec web -- echo hello
+expect 0
+expect_out hello
+run byre exec "$id" -- false
+expect 1
+run byre exec "$id" sh -c 'exit 42'
+expect 42
+run byre exec "$id" -- sh -c 'kill -TERM $$'
+expect 143
+run byre exec "$id" -- sh -c 'kill -KILL $$'
+expect 137
+run byre exec --timeout 300ms "$id" -- sleep 30
+expect 124
+run byre exec "$id" -- /no/such/command
+expect_error 127 /no/such/command
+run byre exec "$id" -- nosuchcommand
+expect_error 127 nosuchcommand
+run byre exec "$id" -- /etc
+expect_error 126 /etc
+run byre exec nobody -- true
+expect_error 125 nobody
+run byre exec "$id" -- sh -c 'echo $GREETING $HELLO' --env HELLO=no
+expect 0
+expect_out moin
+run byre exec --env HELLO=you --cwd /tmp "$id" -- sh -c 'echo $GREETING $HELLO $PWD'
+expect 0
+expect_out "moin you /tmp"
+
+# run
+run byre run base --env A=b -- sh -c 'echo $A; exit 3'
+expect 3
+expect_out b
+run byre run nonsense -- true
+expect_error 125 nonsense
+same "$(byre ls -q | wc -l)" 2 "sandboxes after run"
+
+# cp
+echo "some text" >"$D/file"
+run byre cp "$D/file" web:/tmp/file
+expect 0
+run byre cp web:/tmp/file "$D/back"
+expect 0
+cmp "$D/file" "$D/back" || fail "cp changed the file"
+run byre cp web:/no/such/file "$D/back"
+expect_error 1 /no/such/file
+run byre cp "$D/no such file" web:/tmp
+expect_error 1 "no such file"
+run byre cp "$D/file" "$D/back"
+expect 2
+
+# ls, inspect, logs
+run byre ls --json
+expect 0
+same "$(jq -c 'map(keys) | unique' <<<"$OUT")" "[$sandbox_keys]" "keys of ls"
+same "$(jq -c 'map(.id)' <<<"$OUT")" "[\"$id\",\"$other\"]" "ids of ls"
+run byre ls
+expect 0
+[[ $OUT == *"$id"*web*base*running* ]] || fail "ls: $OUT"
+run byre inspect --json web
+expect 0
+same "$(keys "$OUT")" "$sandbox_keys" "keys of inspect --json"
+run byre inspect nobody
+expect_error 1 nobody "no such sandbox"
+run byre logs web
+expect 0
+run byre logs nobody
+expect_error 1 nobody
+
+# pause, resume
+run byre pause web
+expect 0
+run byre exec web -- true
+expect_error 125 "$id" paused
+run byre pause web
+expect_error 1 paused
+run byre resume web
+expect 0
+run byre resume web
+expect_error 1 running
+run byre exec web -- true
+expect 0
+
+# mem
+run byre mem --json
+expect 0
+same "$(keys "$OUT")" '["host","sandboxes","templates"]' "keys of mem"
+same "$(jq -c '.host | keys' <<<"$OUT")" "$host_keys" "keys of mem's host"
+same "$(jq -c '.templates | map(keys) | unique' <<<"$OUT")" \
+	'[["configured","name","resident","zero"]]' "keys of mem's templates"
+same "$(jq -c '.sandboxes | map(keys) | unique' <<<"$OUT")" "[$ledger_keys]" \
+	"keys of mem's sandboxes"
+same "$(jq '.sandboxes | map(.shared + .private + .swapped + .zero + .balloon +
+	.absent == .configured) | all' <<<"$OUT")" true "buckets that add up"
+same "$(jq '.host.promised == (.sandboxes | map(.configured) | add)' \
+	<<<"$OUT")" true "promised"
+run byre mem
+expect 0
+run byre mem --json web
+expect 0
+same "$(jq -r '.sandboxes | map(.id) | join(" ")' <<<"$OUT")" "$id" "mem ID"
+run byre mem --json --pid $$
+expect 0
+same "$(jq -c '.host | keys' <<<"$OUT")" "$host_keys" "keys of mem --pid's host"
+run byre mem nobody
+expect_error 1 nobody
+
+# bench
+run byre bench create --template base -n 2 --warmup 0 --json
+expect 0
+jq -e . <<<"$OUT" >/dev/null || fail "bench create --json: $OUT"
+run byre bench density --template base -n 2
+expect 0
+same "$(byre ls -q | wc -l)" 4 "sandboxes after bench density"
+
+# rm
+run byre template rm base
+expect_error 1 base use
+run byre rm web
+expect_error 1 "$id" running
+run byre rm -f web "$other"
+expect 0
+run byre rm nobody
+expect_error 1 nobody "no such sandbox"
+# shellcheck disable=SC2046
+run byre rm -f $(byre ls -q)
+expect 0
+run byre template rm base
+expect 0
+run byre templates --json
+expect_out "[]"
+run byre template rm base
+expect_error 1 base "does not exist"
+finish
