@@ -3,9 +3,10 @@
 # build/<variant>: release, asan, tsan, clang, fuzz.
 
 VARIANT ?= release
-CC      ?= gcc
+CC-clang := clang-14
+CC-fuzz  := clang-14
 ifeq ($(origin CC),default)
-CC := gcc
+CC := $(or $(CC-$(VARIANT)),gcc)
 endif
 # make V=1 shows the commands
 Q := $(if $(V),,@)
@@ -41,6 +42,7 @@ OBJ     := $(SRC_C:src/%.c=$(B)/obj/%.o)
 MAIN_O  := $(B)/obj/cmd/main.o
 TESTS   := $(patsubst src/%.c,$(B)/%,$(wildcard $(FOLDERS:%=src/%/test_*.c)))
 KERNEL  := $(patsubst tests/kernel/%.c,$(B)/kernel/%,$(wildcard tests/kernel/*.c))
+MAN     := $(patsubst doc/man/%.scd,build/man/%,$(wildcard doc/man/*.scd))
 
 all: $(B)/byre $(B)/libbyre-gmem.so $(B)/libbyre-zygote.so $(B)/byre-agent ## build the programs
 
@@ -85,9 +87,27 @@ $(B)/%: src/%.c $(B)/libbyre.a
 $(B)/kernel/%: tests/kernel/%.c
 	@mkdir -p $(@D)
 	@echo "CC $@"
-	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $< -lpthread
+	$(Q)$(CC) $(ALL_CFLAGS) -MMD -MP -MF $@.d $(ALL_LDFLAGS) -o $@ $< -lpthread
 
 include tests/tests.mk guest/guest.mk
+
+man: $(MAN) ## manual pages, in build/man
+
+build/man/%: doc/man/%.scd
+	@mkdir -p $(@D)
+	@echo "SCDOC $@"
+	$(Q)scdoc <$< >$@ || { rm -f $@; false; }
+
+INSTALL := install -D -m
+install: all guest man ## to $(DESTDIR)$(prefix)
+	$(INSTALL) 755 $(B)/byre $(DESTDIR)$(prefix)/bin/byre
+	$(INSTALL) 755 $(B)/byre-agent $(DESTDIR)$(prefix)/lib/byre/byre-agent
+	$(INSTALL) 644 $(B)/libbyre-gmem.so \
+		$(DESTDIR)$(prefix)/lib/byre/libbyre-gmem.so
+	for f in vmlinuz vmlinux kernel.version initrd; do $(INSTALL) 644 \
+		$(B)/guest/$$f $(DESTDIR)$(prefix)/lib/byre/guest/$$f || exit; done
+	for f in $(MAN); do $(INSTALL) 644 $$f \
+		$(DESTDIR)$(prefix)/share/man/man$${f##*.}/$${f##*/} || exit; done
 
 headers: ## every header compiles alone
 	@for h in $(HEADERS); do echo "#include \"$${h#src/}\"" | \
@@ -97,14 +117,14 @@ layers: ## includes point only downward
 	tests/layers
 
 format: ## let clang-format have its way
-	clang-format -i $(HEADERS) $(wildcard src/*/*.c tests/*/*.c)
+	clang-format-14 -i $(wildcard src/*/*.[ch] tests/*/*.[ch])
 
 clean: ## forget everything built
 	rm -rf build
 
 help: ## this list
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile tests/tests.mk | expand -t 12
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST:%.d=) | expand -t 16
 
-.PHONY: all headers layers format clean help
+.PHONY: all man install headers layers format clean help
 .SECONDARY:
--include $(OBJ:.o=.d) $(MAIN_O:.o=.d) $(TESTS:%=%.d)
+-include $(OBJ:.o=.d) $(MAIN_O:.o=.d) $(TESTS:%=%.d) $(KERNEL:%=%.d)

@@ -9,6 +9,11 @@
 /* Variables in one IDENTITY; their text fits one payload. */
 #define IDENTITY_ENV_MAX 256
 
+/* Put the files of names (/etc/hostname, /etc/machine-id) into memory, as
+ * containers have them: bound over those on the disk. Once, before a snapshot;
+ * failures leave the disk's. */
+void identity_place(void);
+
 struct identity {
 	unsigned n_env;
 	char *env[IDENTITY_ENV_MAX]; /* into text */

@@ -20,6 +20,7 @@
  * all the names.
  */
 #include "agent/init.h"
+#include "agent/identity.h"
 #include "agent/kmsg.h"
 #include "agent/net.h"
 #include "agent/root.h"
@@ -49,6 +50,7 @@
 #define INIT_NOFILE_HARD 524288
 
 struct init_options {
+	char net[2]; /* \"1\": configure the network card */
 	char root[64];
 	char root_type[16];
 	char hostname[65];
@@ -111,6 +113,7 @@ static void init_read_options(struct init_options *o)
 		init_option(word, "byre.root=", o->root, sizeof(o->root));
 		init_option(word, "byre.rootfstype=", o->root_type,
 			    sizeof(o->root_type));
+		init_option(word, "byre.net=", o->net, sizeof(o->net));
 		init_option(word, "byre.hostname=", o->hostname,
 			    sizeof(o->hostname));
 	}
@@ -239,7 +242,8 @@ int init_start(int *ret_port_fd, struct err *broken, struct err *e)
 	init_mount_rest();
 	if (o.hostname[0] && sethostname(o.hostname, strlen(o.hostname)) < 0)
 		kmsg_error("sethostname: %s", strerror(errno));
-	if (net_up(&net) < 0)
+	if (net_up(&net) < 0 || (o.net[0] == '1' && net_attach(&net) < 0))
 		kmsg_error("network: %s", net.msg);
+	identity_place();
 	return init_wait_port(ret_port_fd, e);
 }

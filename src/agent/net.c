@@ -88,22 +88,39 @@ static void net_name_server(void)
 	close(fd);
 }
 
+static int net_socket(struct err *e)
+{
+	int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+
+	return fd < 0 ? err_errno(e, errno, "socket") : fd;
+}
+
 int net_up(struct err *e)
 {
-	int fd, r;
+	int fd = net_socket(e), r;
 
-	fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
 	if (fd < 0)
-		return err_errno(e, errno, "socket");
+		return fd;
 	r = net_set_up(fd, "lo");
 	if (r < 0)
 		r = err_errno(e, -r, "lo");
-	if (if_nametoindex("eth0")) {
-		r = net_configure(fd, "eth0");
-		if (r < 0)
-			r = err_errno(e, -r, "eth0");
-		net_name_server();
-	}
+	close(fd);
+	return r;
+}
+
+int net_attach(struct err *e)
+{
+	int fd, r;
+
+	if (!if_nametoindex("eth0"))
+		return 0;
+	fd = net_socket(e);
+	if (fd < 0)
+		return fd;
+	r = net_configure(fd, "eth0");
+	if (r < 0)
+		r = err_errno(e, -r, "eth0");
+	net_name_server();
 	close(fd);
 	return r;
 }

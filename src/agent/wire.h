@@ -75,7 +75,7 @@ enum wire_type {
 	/* connection, stream 0 */
 	WIRE_HELLO, /* both ways: NONCE VERSION */
 	/* host to agent */
-	WIRE_IDENTITY, /* opens; ENTROPY CLOCK HOSTNAME MACHINE_ID ENV* */
+	WIRE_IDENTITY, /* opens; ENTROPY CLOCK HOSTNAME MACHINE_ID NET? ENV* */
 	WIRE_EXEC, /* opens; ARG+ ENV* CWD? USER? TIMEOUT? ROWS? COLS? STDIN? */
 	WIRE_RESIZE, /* ROWS COLS */
 	WIRE_SIGNAL, /* SIGNAL; to the process group */
@@ -141,6 +141,7 @@ enum wire_key {
 	WIRE_K_MEM_FREE,
 	WIRE_K_MEM_AVAILABLE,
 	WIRE_K_MEM_CACHED,
+	WIRE_K_NET, /* 1: the network card is connected, configure it */
 	WIRE_K_COUNT,
 };
 

@@ -185,29 +185,20 @@ short stream_events(const struct stream *s)
 	return buf_len(&s->out) ? POLLIN | POLLOUT : POLLIN;
 }
 
-/* The connection is over; what has come is still to be looked at. */
-static void stream_break(struct stream *s, int code)
-{
-	if (!s->broken)
-		s->broken = code;
-	buf_consume(&s->out, buf_len(&s->out));
-}
-
+/* When the other side is gone nothing can be sent any more, but what it sent
+ * before may still be received: the end is what recv() says. */
 static void stream_pump_out(struct stream *s)
 {
 	ssize_t n;
 
-	while (buf_len(&s->out) && !s->broken) {
+	while (buf_len(&s->out)) {
 		n = send(s->fd, buf_data(&s->out), buf_len(&s->out),
 			 MSG_NOSIGNAL | MSG_DONTWAIT);
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n < 0 && errno == EAGAIN)
 			return;
-		if (n < 0)
-			stream_break(s, errno);
-		else
-			buf_consume(&s->out, (size_t)n);
+		buf_consume(&s->out, n < 0 ? buf_len(&s->out) : (size_t)n);
 	}
 }
 
@@ -226,9 +217,9 @@ static int stream_pump_in(struct stream *s, struct err *e)
 		n = recv(s->fd, to, room, MSG_DONTWAIT);
 	} while (n < 0 && errno == EINTR);
 	if (n < 0 && errno != EAGAIN)
-		stream_break(s, errno);
+		s->broken = errno;
 	if (n == 0)
-		stream_break(s, ECONNRESET);
+		s->broken = ECONNRESET;
 	if (n > 0)
 		buf_commit(&s->in, (size_t)n);
 	return 0;
@@ -247,7 +238,7 @@ static int stream_more(const struct stream *s, struct err *e)
 {
 	if (!s->broken)
 		return STREAM_MORE;
-	if (s->broken == ECONNRESET || s->broken == EPIPE)
+	if (s->broken == ECONNRESET)
 		return stream_fail(s, ECONNRESET, "the daemon hung up", e);
 	return stream_fail(s, s->broken, strerror(s->broken), e);
 }

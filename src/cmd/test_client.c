@@ -20,6 +20,7 @@ static pid_t serve(const char *text, size_t piece)
 
 	snprintf(path, sizeof(path), "%s/api.sock", run);
 	check(io_listen_unix(path, 0600, &fd, NULL) == 0);
+	check(io_set_nonblock(fd, false) == 0);
 	pid = fork();
 	check(pid >= 0);
 	if (pid) {

@@ -11,7 +11,11 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 
 static char world[64];
 static struct unpack u;
@@ -334,15 +338,39 @@ static void test_depth(void)
 	world_drop();
 }
 
-int main(void)
+/* From here on this process lives on a kernel without openat2(). */
+static void no_openat2(void)
+{
+	struct sock_filter code[] = {
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS,
+			 offsetof(struct seccomp_data, nr)),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_openat2, 0, 1),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | ENOSYS),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+	};
+	const struct sock_fprog filter = { nitems(code), code };
+
+	check(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0);
+	check(prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter) == 0);
+	check(syscall(SYS_openat2, -1, "", NULL, 0) < 0 && errno == ENOSYS);
+}
+
+static void test_all(void)
 {
 	test_honest_tree();
 	test_single_things();
 	test_through_links();
-	test_paths();
-	test_frames();
 	test_disorder();
 	test_half_a_file();
 	test_depth();
+}
+
+int main(void)
+{
+	test_paths();
+	test_frames();
+	test_all();
+	no_openat2();
+	test_all();
 	return 0;
 }

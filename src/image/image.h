@@ -80,7 +80,7 @@ struct image_manifest {
 	uint64_t workingset_bytes;
 	uint32_t vcpus;
 	bool share; /* template: guests share pages; none: they do not */
-	bool net; /* baked with a network card */
+	bool net; /* its warm-up commands had a network */
 	double boot_ms; /* cold boot to agent, as measured by the bake */
 	struct image_file_info file[IMAGE_FILE_COUNT];
 };

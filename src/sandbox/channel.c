@@ -33,7 +33,6 @@
 #include <string.h>
 #include <sys/socket.h>
 
-#define CHANNEL_NONCE 16
 /* Credit is returned in lumps of a quarter window. */
 #define CHANNEL_CREDIT_LUMP (WIRE_WINDOW / 4)
 /* Streams are told they may write again when the queue has fallen to this. */
@@ -51,7 +50,7 @@ struct channel {
 	const struct channel_events *events;
 	void *arg;
 	struct buf in, out;
-	uint8_t nonce[CHANNEL_NONCE];
+	uint8_t nonce[WIRE_NONCE];
 	bool ready;
 	bool broken;
 	struct err doom; /* why it will break on the loop's next turn */
@@ -361,21 +360,6 @@ size_t channel_streams(const struct channel *c)
 
 /* ---- input ---- */
 
-static void channel_on_hello(struct channel *c, const struct wire_frame *f)
-{
-	struct wire_field field;
-	size_t pos = 0;
-	bool ours = false;
-
-	while (wire_field_next(f, &pos, &field) == 0)
-		if (field.key == WIRE_K_NONCE && field.len == CHANNEL_NONCE)
-			ours = !memcmp(field.p, c->nonce, CHANNEL_NONCE);
-	if (!ours || c->ready)
-		return;
-	c->ready = true;
-	c->events->ready(c->arg);
-}
-
 static struct channel_stream *channel_find(struct channel *c, uint32_t number)
 {
 	struct channel_stream *s, *tmp;
@@ -477,11 +461,7 @@ static void channel_frame(struct channel *c, const struct wire_frame *f)
 	struct channel_stream *s;
 	struct channel_ghost *g;
 
-	if (f->type == WIRE_HELLO) {
-		channel_on_hello(c, f);
-		return;
-	}
-	if (!c->ready || f->channel >= WIRE_CHANNEL_COUNT)
+	if (f->channel >= WIRE_CHANNEL_COUNT)
 		return;
 	s = channel_find(c, f->stream);
 	if (s) {
@@ -493,9 +473,29 @@ static void channel_frame(struct channel *c, const struct wire_frame *f)
 		channel_for_ghost(c, g, f);
 }
 
+/* Before READY: what comes from an earlier connection may imitate anything but
+ * our nonce. False when the channel is gone. */
+static bool channel_synchronise(struct channel *c)
+{
+	size_t used = 0;
+	int r = wire_sync(buf_data(&c->in), buf_len(&c->in), c->nonce, &used);
+
+	buf_consume(&c->in, used);
+	if (r == WIRE_MORE)
+		return true;
+	c->ready = true;
+	c->busy++;
+	c->events->ready(c->arg);
+	return channel_leave(c);
+}
+
 /* Every whole frame in the buffer. False when the channel is gone. */
 static bool channel_frames(struct channel *c)
 {
+	if (!c->ready && buf_len(&c->in) && !channel_synchronise(c))
+		return false;
+	if (!c->ready)
+		return true;
 	while (buf_len(&c->in)) {
 		struct wire_frame f;
 		size_t used = 0;

@@ -155,7 +155,9 @@ static void sandbox_channel_broken(void *arg, const struct err *e)
 	}
 	if (!s->vmm)
 		return;
-	SANDBOX_LOG(warn, s, "event=agent-lost cause=\"%s\"", e->msg);
+	/* Often the first sign that the VMM goes as it was told to. */
+	if (list_empty(&s->removers) && !s->row.cause[0])
+		SANDBOX_LOG(warn, s, "event=agent-lost cause=\"%s\"", e->msg);
 	err_drop(loop_timer_set(s->registry->config.loop, &s->reconnect,
 				s->registry->config.loop->now_ns +
 					SANDBOX_RECONNECT_NS,

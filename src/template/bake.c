@@ -922,6 +922,25 @@ static void bake_trial_up(struct bake *b)
 
 /* ---- PUBLISH ---- */
 
+/* The bake's own guest left pages of what are holes now in the page cache. */
+static void bake_drop_holes(const struct bake *b)
+{
+	guard_free char *path = io_path("%s/zeromap", b->image_dir);
+	struct bitmap zero = BITMAP_NULL;
+
+	if (!path || bitmap_read(path, b->m.memory_bytes / IMAGE_PAGE, &zero,
+				 NULL) < 0)
+		return;
+	for (uint64_t i = 0, run; i < zero.n; i += run) {
+		run = bitmap_run(&zero, i);
+		if (bitmap_get(&zero, i))
+			posix_fadvise(b->memory_fd, (off_t)(i * IMAGE_PAGE),
+				      (off_t)(run * IMAGE_PAGE),
+				      POSIX_FADV_DONTNEED);
+	}
+	bitmap_deinit(&zero);
+}
+
 static void bake_publish_run(struct worker_job *job)
 {
 	struct bake *b = container_of(job, struct bake, job);
@@ -935,6 +954,8 @@ static void bake_publish_run(struct worker_job *job)
 	if (e.code || bake_write_workingset(b, &e) < 0 ||
 	    image_seal(b->image_dir, &b->m, &e) < 0)
 		bake_work_error(b, &e);
+	else
+		bake_drop_holes(b);
 }
 
 static void bake_published(struct bake *b)

@@ -148,6 +148,11 @@ static int qemu_save(struct vmm *v, int fd, vmm_done_fn done, void *arg)
 	r = qmp_command(q->qmp, "getfd", json_pack("{s:s}", "fdname", "save"),
 			fd, NULL, NULL);
 	if (r == 0)
+		r = qmp_command(q->qmp, "migrate-set-capabilities",
+				json_pack("{s:[{s:s,s:b}]}", "capabilities",
+					  "capability", "events", "state", 1),
+				-1, NULL, NULL);
+	if (r == 0)
 		r = qmp_command(q->qmp, "migrate",
 				json_pack("{s:s}", "uri", "fd:save"), -1,
 				qemu_migrate_done, q);
@@ -322,17 +327,26 @@ static void qemu_status(void *arg, json_t *result, const struct err *e)
 		vmm_started(q->v, running ? VMM_RUNNING : VMM_PAUSED);
 }
 
+/* RAM stays where it is. Events of a migration are wanted where its end is one:
+ * a restored guest that runs tells so by itself (RESUME). */
+static json_t *qemu_capabilities(const struct qemu *q)
+{
+	json_t *list = json_pack("[{s:s,s:b}]", "capability",
+				 "x-ignore-shared", "state", 1);
+
+	if (!q->restoring || q->want_paused)
+		json_array_append_new(list, json_pack("{s:s,s:b}", "capability",
+						      "events", "state", 1));
+	return json_pack("{s:o}", "capabilities", list);
+}
+
 static int qemu_converse(struct qemu *q, bool capabilities)
 {
 	int r = 0;
 
 	if (capabilities)
 		r = qmp_command(q->qmp, "migrate-set-capabilities",
-				json_pack("{s:[{s:s,s:b},{s:s,s:b}]}",
-					  "capabilities", "capability",
-					  "x-ignore-shared", "state", 1,
-					  "capability", "events", "state", 1),
-				-1, qemu_step, q);
+				qemu_capabilities(q), -1, qemu_step, q);
 	if (r == 0 && q->restoring) {
 		char uri[16];
 

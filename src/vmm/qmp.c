@@ -11,8 +11,9 @@
  * empty because commands are small and QEMU reads promptly.
  *
  * Invariants:
- *  1. Replies match the ring's head; the numeric id is checked, a mismatch
- *     breaks the connection.
+ *  1. Replies match the ring's head; one that nothing waits for breaks the
+ *     connection. There are no ids: QEMU reads its control socket byte by byte,
+ *     with half a dozen system calls for each, so every byte counts.
  *  2. A command that carries an fd is sent by itself: the output buffer is empty
  *     before, and the fd rides on its first byte.
  *  3. After `broken` nothing is called any more. Callbacks may free the
@@ -40,7 +41,6 @@ struct qmp_pending {
 	const char *name; /* static text */
 	qmp_done_fn done;
 	void *arg;
-	uint64_t id;
 };
 
 struct qmp {
@@ -52,7 +52,6 @@ struct qmp {
 	struct buf in, out;
 	struct qmp_pending pending[QMP_PENDING_MAX];
 	size_t head, count;
-	uint64_t next_id;
 	unsigned busy; /* depth of callbacks under way */
 	bool dead; /* freed while busy */
 	bool broken;
@@ -180,8 +179,8 @@ int qmp_command(struct qmp *q, const char *name, json_t *arguments, int fd,
 	json_t *cmd;
 	int r;
 
-	cmd = json_pack("{s:s, s:I, s:o*}", "execute", name, "id",
-			(json_int_t)q->next_id, "arguments", arguments);
+	cmd = json_pack("{s:s, s:o*}", "execute", name, "arguments",
+			arguments);
 	if (!cmd)
 		return -ENOMEM;
 	text = json_dumps(cmd, JSON_COMPACT);
@@ -202,19 +201,16 @@ int qmp_command(struct qmp *q, const char *name, json_t *arguments, int fd,
 		return r;
 	qmp_watch(q);
 	p = &q->pending[(q->head + q->count++) % QMP_PENDING_MAX];
-	*p = (struct qmp_pending){ name, done, arg, q->next_id++ };
+	*p = (struct qmp_pending){ name, done, arg };
 	return 0;
 }
 
-static void qmp_reply(struct qmp *q, json_t *msg, json_t *result,
-		      json_t *error)
+static void qmp_reply(struct qmp *q, json_t *result, json_t *error)
 {
-	json_t *id = json_object_get(msg, "id");
 	struct qmp_pending p;
 	struct err e = ERR_NULL;
 
-	if (!q->count || !json_is_integer(id) ||
-	    (uint64_t)json_integer_value(id) != q->pending[q->head].id) {
+	if (!q->count) {
 		qmp_break_errno(q, EPROTO, "unexpected reply on");
 		return;
 	}
@@ -241,7 +237,7 @@ static void qmp_message(struct qmp *q, json_t *msg)
 		q->events->event(q->arg, json_string_value(event),
 				 json_object_get(msg, "data"));
 	else if (result || error)
-		qmp_reply(q, msg, result, error);
+		qmp_reply(q, result, error);
 	else if (json_object_get(msg, "QMP"))
 		q->events->greeting(q->arg);
 	else
