@@ -22,7 +22,7 @@ OPT         := $(OPT-$(VARIANT))
 
 WARN := -Wall -Wextra -Werror -Wshadow -Wvla -Wundef -Wswitch-enum -Wcast-qual \
 	-Wmissing-prototypes -Wstrict-prototypes -Wformat=2
-LIBS := jansson sqlite3 libmicrohttpd libcrypto libzstd
+LIBS := jansson sqlite3 libmicrohttpd libcrypto
 CFLAGS  ?=
 ALL_CFLAGS := -std=gnu17 -D_GNU_SOURCE -Isrc $(WARN) $(OPT) \
 	$(shell pkg-config --cflags $(LIBS)) $(CFLAGS)

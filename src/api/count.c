@@ -14,8 +14,8 @@
  *  1. While the worker has it, nobody else looks into a struct count, but for
  *     `owner`, which the worker does not touch.
  *  2. A pid's numbers count only if its pidfd says afterwards that the process
- *     still lived: a pid that was reused, or a process half torn down, is left
- *     out, and so are errors it caused.
+ *     still lived: one that ended, or a pid that was reused, is left out, and
+ *     so are errors it caused.
  *  3. Any other error fails the whole count: a ledger with a hole in it would
  *     be believed.
  *
@@ -144,7 +144,8 @@ static int count_sandbox(const struct count *c, struct count_sandbox *row,
 		r = overhead_count(c->proc_root, row->m.pid, row->m.ram_addr,
 				   row->m.ram_bytes, &overhead, e);
 	row->vmm_bytes = overhead_sum(&overhead);
-	if (count_ended(row)) {
+	/* A process that ends loses its memory before its pidfd says so. */
+	if (r == -ESRCH || count_ended(row)) {
 		row->gone = true;
 		return 0;
 	}

@@ -108,21 +108,27 @@ static void doctor_guest(struct doctor *d)
 	doctor_say(d, DOCTOR_OK, "", "Linux %s in %s", version, dir);
 }
 
-/* Without it a VMM would map its memory shared, into the template. */
-static void doctor_shim(struct doctor *d)
+/* What the daemon preloads into VMMs. */
+static void doctor_preload(struct doctor *d)
 {
-	guard_free char *path = installed_path("libbyre-gmem.so");
+	static const char *const files[] = { "libbyre-gmem.so",
+					     "libbyre-zygote.so" };
 
-	if (path && access(path, R_OK) == 0)
-		doctor_say(d, DOCTOR_OK, "", "%s", path);
-	else
+	for (size_t i = 0; i < nitems(files); i++) {
+		guard_free char *path = installed_path(files[i]);
+
+		if (path && access(path, R_OK) == 0)
+			continue;
 		doctor_say(d, DOCTOR_FAIL, "make, or make install", "%s: %s",
-			   path ? path : "libbyre-gmem.so", strerror(errno));
+			   path ? path : files[i], strerror(errno));
+		return;
+	}
+	doctor_say(d, DOCTOR_OK, "", "%s, %s", files[0], files[1]);
 }
 
 const struct doctor_check doctor_tools[] = {
 	{ "qemu", doctor_qemu },          { "qemu-img", doctor_qemu_img },
-	{ "guest-kernel", doctor_guest }, { "shim", doctor_shim },
+	{ "guest-kernel", doctor_guest }, { "preload", doctor_preload },
 	{ "mke2fs", doctor_mke2fs },      { "mmdebstrap", doctor_mmdebstrap },
 	{ "busybox", doctor_busybox },    { 0 },
 };

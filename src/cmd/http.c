@@ -289,12 +289,11 @@ static int http_body_line(const uint8_t *p, size_t len, size_t *skip,
 	const char *at = (const char *)p + *skip, *from = at, *end;
 	int r;
 
+	/* The same line is too long however much of it is here. */
 	len -= *skip;
-	end = memmem(at, len, "\r\n", 2);
+	end = memmem(at, min(len, HTTP_LINE_MAX), "\r\n", 2);
 	if (!end)
 		return len < HTTP_LINE_MAX ? HTTP_MORE : -EBADMSG;
-	if (end - at > (ptrdiff_t)HTTP_LINE_MAX)
-		return -EBADMSG;
 	r = http_line(&at, end + 2, ret);
 	if (r < 0)
 		return r;

@@ -34,8 +34,10 @@
 struct pack {
 	struct stream *stream;
 	struct stream_result *result;
-	const char *source; /* for sentences */
+	const char *source; /* as given, for sentences */
+	size_t top_len; /* of x.path, which the source is called there */
 	unsigned depth;
+	char shown[ERR_MSG_MAX];
 	struct entry x; /* at hand; x.path grows and shrinks with the walk */
 	uint8_t data[WIRE_PAYLOAD_MAX];
 };
@@ -89,11 +91,21 @@ static int pack_entry(struct pack *p, struct err *e)
 
 /* ---- one thing ---- */
 
-static int pack_fail(const struct pack *p, const char *verb, int code,
-		     struct err *e)
+/* What is at hand, as a path here. */
+static const char *pack_shown(struct pack *p)
 {
-	return err_errno(e, code, "%s %s%s%s", verb, p->source,
-			 *p->x.path ? ": " : "", p->x.path);
+	const char *below = p->x.path + p->top_len;
+	size_t len = strlen(p->source);
+
+	below += *below == '/';
+	snprintf(p->shown, sizeof(p->shown), "%s%s%s", p->source,
+		 *below && len && p->source[len - 1] != '/' ? "/" : "", below);
+	return p->shown;
+}
+
+static int pack_fail(struct pack *p, const char *verb, int code, struct err *e)
+{
+	return err_errno(e, code, "%s %s", verb, pack_shown(p));
 }
 
 static int pack_data(struct pack *p, int fd, struct err *e)
@@ -111,9 +123,8 @@ static int pack_data(struct pack *p, int fd, struct err *e)
 		if (got < 0)
 			return pack_fail(p, "read", (int)-got, e);
 		if (got == 0)
-			return err_set(e, EIO,
-				       "read %s: %s: it shrank meanwhile",
-				       p->source, p->x.path);
+			return err_set(e, EIO, "read %s: it shrank meanwhile",
+				       pack_shown(p));
 		r = stream_data(p->stream, WIRE_STDIN, p->data, (size_t)got, e);
 		if (r < 0)
 			return r;
@@ -224,8 +235,8 @@ static int pack_tree(struct pack *p, int dir_fd, const char *name,
 	if (fstatat(dir_fd, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
 		return pack_fail(p, "read", errno, e);
 	if (!entry_stat(&p->x, &st)) {
-		fprintf(stderr, "byre: skip %s: %s: a device, socket or pipe\n",
-			p->source, p->x.path);
+		fprintf(stderr, "byre: skip %s: a device, socket or pipe\n",
+			pack_shown(p));
 		return 0;
 	}
 	switch (p->x.kind) {
@@ -255,6 +266,7 @@ int pack_send(struct stream *s, const char *path, const char *top,
 	p->source = path;
 	must(strlen(top) < sizeof(p->x.path));
 	strcpy(p->x.path, top);
+	p->top_len = strlen(top);
 	if (contents)
 		return pack_dir(p, AT_FDCWD, path, false, e);
 	/* A device that was named is an error, not something to skip. */

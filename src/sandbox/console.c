@@ -16,6 +16,9 @@
 #include <string.h>
 #include <sys/socket.h>
 
+/* What is looked at for the last line: a panic's report is some 3 KB. */
+#define CONSOLE_TAIL 6144
+
 struct console {
 	struct loop *loop;
 	struct loop_fd source;
@@ -146,10 +149,24 @@ struct console *console_free(struct console *c)
 	return NULL;
 }
 
+/* A kernel that panics says why, and then a screenful of registers. */
+static char *console_telling_line(char *text)
+{
+	static const char panic[] = "Kernel panic - not syncing";
+	char *line = strstr(text, panic);
+
+	if (line) {
+		line[strcspn(line, "\r\n")] = '\0';
+		return line;
+	}
+	line = strrchr(text, '\n');
+	return line ? line + 1 : text;
+}
+
 void console_last_line(const char *path, char *out, size_t size)
 {
 	guard_fd int fd = open(path, O_RDONLY | O_CLOEXEC);
-	char tail[2048];
+	char tail[CONSOLE_TAIL];
 	off_t end = fd >= 0 ? lseek(fd, 0, SEEK_END) : 0;
 	off_t from = end > (off_t)sizeof(tail) - 1 ?
 			     end - ((off_t)sizeof(tail) - 1) :
@@ -166,11 +183,10 @@ void console_last_line(const char *path, char *out, size_t size)
 	if (n <= 0)
 		return;
 	tail[n] = '\0';
-	line = strrchr(tail, '\n');
-	line = line ? line + 1 : tail;
+	line = console_telling_line(tail);
 	/* The guest wrote this: nothing that moves a terminal's cursor. */
 	for (char *p = line; *p; p++)
-		if ((unsigned char)*p < ' ' || *p == 127)
+		if ((unsigned char)*p < ' ' || (unsigned char)*p >= 127)
 			*p = '?';
 	snprintf(out, size, "%s", line);
 }

@@ -23,5 +23,6 @@ int console_new(struct loop *loop, int connected_take, const char *path,
 /* Reads what is still there, without waiting, then closes. */
 struct console *console_free(struct console *c);
 
-/* The last line of a log that is not empty, for error messages; "" if none. */
+/* The last line of a log that is not empty, or why the kernel panicked; for
+ * error messages, so printable ASCII. "" if none. */
 void console_last_line(const char *path, char *out, size_t size);

@@ -87,11 +87,10 @@ static void rootfs_remove(const char *dir)
 				     "rm",         "-rf",
 				     "--",         dir,
 				     NULL };
-	guard_free char *out = NULL;
 	struct err ignore = ERR_NULL;
 
 	if (io_remove_tree(dir, &ignore) && geteuid())
-		err_drop(proc_run(argv, 4096, &out, &ignore));
+		err_drop(proc_run(argv, 4096, NULL, &ignore));
 }
 
 /* Work directories of this OUT that nobody holds: their supervisor was killed

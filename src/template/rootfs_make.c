@@ -151,7 +151,6 @@ static int rootfs_run(struct rootfs_work *w, const struct rootfs_args *a,
 	/* Not a file beside the image: the disk may be full. */
 	guard_fd int fd = memfd_create("rootfs-log", MFD_CLOEXEC);
 	guard_free char *path = io_path("/proc/%d/fd/%d", getpid(), fd);
-	guard_free char *out = NULL;
 	guard_free char *log = NULL;
 	size_t n = 0;
 	ssize_t len;
@@ -175,7 +174,7 @@ static int rootfs_run(struct rootfs_work *w, const struct rootfs_args *a,
 		argv[n++] = a->arg[i];
 	argv[n] = NULL;
 
-	r = proc_run(argv, 4096, &out, e);
+	r = proc_run(argv, 4096, NULL, e);
 	if (!r)
 		return 0;
 	log = calloc(1, ROOTFS_LOG_MAX + 1);
