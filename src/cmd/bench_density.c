@@ -92,14 +92,25 @@ static json_t *density_sums(const struct density *d, const json_t *ledger)
 	return point;
 }
 
-/* Growth of @key per sandbox since the point before; MemAvailable shrinks. */
-static double density_marginal(const json_t *before, const json_t *now,
-			       const char *key)
+/* Growth of @key per sandbox since the point before, in whole bytes. */
+static json_int_t density_marginal(const json_t *before, const json_t *now,
+				   const char *key)
 {
-	double n = print_real(now, "n") - print_real(before, "n");
-	double grown = print_real(now, key) - print_real(before, key);
+	json_int_t n = json_integer_value(json_object_get(now, "n")) -
+		       json_integer_value(json_object_get(before, "n"));
+	json_int_t grown = json_integer_value(json_object_get(now, key)) -
+			   json_integer_value(json_object_get(before, key));
 
 	return n > 0 ? grown / n : 0;
+}
+
+/* All three; MemAvailable shrinks. */
+static json_t *density_marginals(const json_t *before, const json_t *now)
+{
+	return json_pack("{s:I, s:I, s:I}", "available",
+			 -density_marginal(before, now, "mem_available"),
+			 "private", density_marginal(before, now, "private"),
+			 "vmm", density_marginal(before, now, "vmm"));
 }
 
 static void density_add(struct density *d, json_t *point)
@@ -108,15 +119,8 @@ static void density_add(struct density *d, json_t *point)
 	const json_t *before = n ? json_array_get(d->points, n - 1) : NULL;
 
 	if (before)
-		json_object_set_new(
-			point, "marginal",
-			json_pack("{s:f, s:f, s:f}", "available",
-				  -density_marginal(before, point,
-						    "mem_available"),
-				  "private",
-				  density_marginal(before, point, "private"),
-				  "vmm",
-				  density_marginal(before, point, "vmm")));
+		json_object_set_new(point, "marginal",
+				    density_marginals(before, point));
 	json_array_append_new(d->points, point);
 }
 
@@ -199,24 +203,24 @@ static json_t *density_slope(const struct density *d)
 	const json_t *first = json_array_get(d->points, n > 2 ? 1 : 0);
 	const json_t *last = json_array_get(d->points, n - 1);
 
-	return json_pack("{s:f, s:f, s:f}", "available",
-			 -density_marginal(first, last, "mem_available"),
-			 "private", density_marginal(first, last, "private"),
-			 "vmm", density_marginal(first, last, "vmm"));
+	return density_marginals(first, last);
 }
 
-static const char *density_real(const json_t *o, const char *key, char *out)
+/* With its sign: a host that others use may gain memory meanwhile. */
+static const char *density_cost(const json_t *o, const char *key, char *out)
 {
-	double v = print_real(o, key);
+	json_int_t n = json_integer_value(json_object_get(o, key));
 
-	return format_bytes(v > 0 ? (uint64_t)v : 0, out);
+	out[0] = '-';
+	format_bytes((uint64_t)(n < 0 ? -n : n), n < 0 ? out + 1 : out);
+	return out;
 }
 
 static void density_table(const struct density *d, const json_t *slope)
 {
 	const json_t *point, *m;
 	struct table t;
-	char x[16];
+	char x[17];
 	size_t i;
 
 	table_init(&t,
@@ -228,16 +232,16 @@ static void density_table(const struct density *d, const json_t *slope)
 		table_add(&t, "%s", print_bytes(point, "configured", x));
 		table_add(&t, "%s", print_bytes(point, "mem_available", x));
 		table_add(&t, "%s", print_bytes(point, "billed", x));
-		table_add(&t, "%s", m ? density_real(m, "available", x) : "");
-		table_add(&t, "%s", m ? density_real(m, "private", x) : "");
-		table_add(&t, "%s", m ? density_real(m, "vmm", x) : "");
+		table_add(&t, "%s", m ? density_cost(m, "available", x) : "");
+		table_add(&t, "%s", m ? density_cost(m, "private", x) : "");
+		table_add(&t, "%s", m ? density_cost(m, "vmm", x) : "");
 	}
 	table_print(&t);
 	table_deinit(&t);
 	printf("\neach more: %s of available memory",
-	       density_real(slope, "available", x));
-	printf("; by the ledger %s private", density_real(slope, "private", x));
-	printf(" and %s VMM\n", density_real(slope, "vmm", x));
+	       density_cost(slope, "available", x));
+	printf("; by the ledger %s private", density_cost(slope, "private", x));
+	printf(" and %s VMM\n", density_cost(slope, "vmm", x));
 }
 
 static void density_tell(const struct density *d)

@@ -220,7 +220,7 @@ static int cp_put(struct stream *s, const struct cp_side *src,
 {
 	struct stream_result result = { 0 };
 	enum cp_kind here = CP_NOTHING, there = CP_NOTHING;
-	struct cp_plan plan;
+	struct cp_plan plan = { 0 };
 	int r;
 
 	r = cp_here_kind(src, &here, e);
@@ -294,7 +294,7 @@ static int cp_unpack_init(struct unpack *u, const struct cp_side *src,
 {
 	char real[PATH_MAX], name[ENTRY_NAME_MAX];
 	enum cp_kind dst_kind = CP_NOTHING;
-	struct cp_plan plan;
+	struct cp_plan plan = { 0 };
 	int fd = -1, r;
 
 	r = cp_target(dst, real, &dst_kind, e);

@@ -58,13 +58,11 @@ static void test_answers(void)
 	json_t *v;
 
 	for (size_t i = 0; i < nitems(pieces); i++) {
-		check(call("HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\n"
-			   "{\"a\":1}",
+		check(call("HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\n{\"a\":1}",
 			   pieces[i], &v, &e) == 0);
 		check(json_integer_value(json_object_get(v, "a")) == 1);
 		json_decref(v);
-		check(call("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n"
-			   "\r\n3\r\n{\"a\r\n4\r\n\":1}\r\n0\r\n\r\n",
+		check(call("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\n{\"a\r\n4\r\n\":1}\r\n0\r\n\r\n",
 			   pieces[i], &v, &e) == 0);
 		check(json_integer_value(json_object_get(v, "a")) == 1);
 		json_decref(v);
@@ -80,9 +78,7 @@ static void test_problems(void)
 	struct err e;
 	json_t *v;
 
-	check(call("HTTP/1.1 404 Not Found\r\n"
-		   "Content-Type: application/problem+json\r\n\r\n"
-		   "{\"detail\": \"remove x: gone\", \"errno\": \"ENOENT\"}",
+	check(call("HTTP/1.1 404 Not Found\r\nContent-Type: application/problem+json\r\n\r\n{\"detail\": \"remove x: gone\", \"errno\": \"ENOENT\"}",
 		   1000, &v, &e) == -ENOENT);
 	check_str(e.msg, "remove x: gone");
 	check(call("HTTP/1.1 500 Oops\r\n\r\n{\"errno\": \"EWHAT\"}", 1000, &v,
@@ -101,8 +97,7 @@ static void test_nonsense(void)
 		"HTTP/1.1 200 OK\r\n\r\n",
 		"HTTP/1.1 200 OK\r\n\r\n{\"a\":1,\"a\":2}",
 		"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
-		"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
-		"5\r\n[1,2]\r\n",
+		"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n[1,2]\r\n",
 		"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n",
 		"220 mail.example ESMTP\r\n",
 		"",
@@ -136,9 +131,9 @@ static void test_upgrade(void)
 {
 	struct client c = CLIENT_NULL;
 	struct err e = ERR_NULL;
-	pid_t pid = serve("HTTP/1.1 101 Switching Protocols\r\n"
-			  "Connection: Upgrade\r\nUpgrade: byre/1\r\n\r\nhello",
-			  1000);
+	pid_t pid = serve(
+		"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: byre/1\r\n\r\nhello",
+		1000);
 
 	check(client_upgrade(&c, "/v1/s", "byre/1", &e) == 0);
 	/* What came behind the head is not lost. */

@@ -27,16 +27,15 @@ static int parse(const char *text)
 
 static void test_heads(void)
 {
-	check(parse("HTTP/1.1 200 OK\r\nContent-Length: 12\r\n"
-		    "content-TYPE: Application/JSON; charset=x\r\n\r\n") == 0);
+	check(parse("HTTP/1.1 200 OK\r\nContent-Length: 12\r\ncontent-TYPE: Application/JSON; charset=x\r\n\r\n") ==
+	      0);
 	check(head.status == 200 && head.framing == HTTP_LENGTH);
 	check(head.length == 12);
 	check_str(head.type, "application/json");
 	check(parse("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n") ==
 	      0);
 	check(head.framing == HTTP_CHUNKED);
-	check(parse("HTTP/1.1 101 Switching Protocols\r\n"
-		    "Connection: Upgrade\r\nUpgrade: byre-agent/1\r\n\r\n") ==
+	check(parse("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: byre-agent/1\r\n\r\n") ==
 	      0);
 	check(head.framing == HTTP_UPGRADED);
 	check_str(head.upgrade, "byre-agent/1");
@@ -61,15 +60,12 @@ static void test_bad_heads(void)
 		"HTTP/1.1 200 OK\r\nA : b\r\n\r\n",
 		"HTTP/1.1 200 OK\nA: b\r\n\r\n",
 		"HTTP/1.1 200 OK\r\nA: b\rc\r\n\r\n",
-		"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n"
-		"Content-Length: 1\r\n\r\n",
-		"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n"
-		"Transfer-Encoding: chunked\r\n\r\n",
+		"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\n",
+		"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
 		"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\n",
 		"HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n",
 		"HTTP/1.1 200 OK\r\nContent-Length: 1 2\r\n\r\n",
-		"HTTP/1.1 200 OK\r\nContent-Length: 99999999999999999999\r\n"
-		"\r\n",
+		"HTTP/1.1 200 OK\r\nContent-Length: 99999999999999999999\r\n\r\n",
 		"HTTP/1.1 200 OK\r\nContent-Length:\r\n\r\n",
 	};
 

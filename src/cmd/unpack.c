@@ -380,7 +380,7 @@ int unpack_entry(struct unpack *u, const struct entry *x, struct err *e)
 	r = unpack_leave(u, x->path, e);
 	if (r == 0)
 		r = unpack_locate(u, x->path, &dir, &name, e);
-	return r < 0 ? r : unpack_make(u, x, dir, name, e);
+	return r ? r : unpack_make(u, x, dir, name, e);
 }
 
 int unpack_end(struct unpack *u, struct err *e)

@@ -20,7 +20,7 @@
  * The file system, and why. A guest's root disk lives under a copy-on-write
  * overlay and dies with the guest; saved, it is saved together with the memory
  * that belongs to it. So there is no crash to recover from: no journal, which
- * otherwise wakes a guest 5 s after each write, and writes everything twice.
+ * otherwise wakes a guest 5 s after a write, and writes metadata twice.
  * No metadata checksums: the template's digest covers the image, and the
  * kernel's crc32c is a table walk when the CPU is emulated. Inode tables are
  * holes of a fresh file, which nobody need zero: neither mke2fs (64 MiB in an

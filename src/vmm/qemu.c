@@ -405,6 +405,12 @@ static int qemu_open_boot(const struct vmm_spec *spec, int fds[QEMU_FD_COUNT],
 /* A zygote that died is replaced, but not more often than this. */
 #define QEMU_ZYGOTE_RETRY_NS (10 * NS_PER_SEC)
 
+/* MODULE_INIT_QOM in include/qemu/module.h, read for these versions. */
+static int qemu_class_kind(const struct vmm_host_facts *f)
+{
+	return !strncmp(f->flavor.version, "7.2.", 4) ? 3 : 0;
+}
+
 /* False when VMMs must be started the long way. */
 static bool qemu_zygote(struct qemu_host *h)
 {
@@ -414,7 +420,8 @@ static bool qemu_zygote(struct qemu_host *h)
 	if (h->zygote || !h->zygote_preload[0] || now < h->zygote_retry_ns)
 		return h->zygote != NULL;
 	h->zygote_retry_ns = now + QEMU_ZYGOTE_RETRY_NS;
-	return zygote_new(h->base.facts.program, h->zygote_preload, &h->zygote,
+	return zygote_new(h->base.facts.program, h->zygote_preload,
+			  qemu_class_kind(&h->base.facts), &h->zygote,
 			  &e) == 0;
 }
 

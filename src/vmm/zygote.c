@@ -44,17 +44,17 @@ struct zygote *zygote_free(struct zygote *z)
 	return NULL;
 }
 
-int zygote_new(const char *program, const char *preload, struct zygote **ret,
-	       struct err *e)
+int zygote_new(const char *program, const char *preload, int class_kind,
+	       struct zygote **ret, struct err *e)
 {
 	struct zygote *z = calloc(1, sizeof(*z));
 	guard_free char *room = calloc(1, ZYGOTE_TEXT_MAX);
 	guard_fd int null_fd = open("/dev/null", O_RDWR | O_CLOEXEC);
 	guard_fd int theirs = -1;
-	char env[32];
+	char env[32], classes[40];
 	const char *argv[] = { program, "zygote", room, NULL };
 	const char *envp[] = { preload, env, "LC_ALL=C", "MALLOC_ARENA_MAX=1",
-			       NULL };
+			       class_kind ? classes : NULL, NULL };
 	struct spawn s = { .argv = argv, .envp = envp };
 	int pair[2];
 	int r;
@@ -73,6 +73,8 @@ int zygote_new(const char *program, const char *preload, struct zygote **ret,
 	theirs = pair[1];
 	memset(room, ' ', ZYGOTE_TEXT_MAX - 1);
 	snprintf(env, sizeof(env), ZYGOTE_ENV "=%d", ZYGOTE_FD);
+	snprintf(classes, sizeof(classes), ZYGOTE_ENV_CLASSES "=%d",
+		 class_kind);
 	s.child.fds[0] = s.child.fds[1] = null_fd;
 	s.child.fds[2] = STDERR_FILENO;
 	s.child.fds[ZYGOTE_FD] = theirs;

@@ -23,6 +23,8 @@ struct zygote;
 /* ---- the request, over a SOCK_SEQPACKET socket ---- */
 
 #define ZYGOTE_ENV "BYRE_ZYGOTE" /* number of the socket's fd */
+/* MODULE_INIT_QOM of the program, when known. */
+#define ZYGOTE_ENV_CLASSES "BYRE_ZYGOTE_CLASSES"
 #define ZYGOTE_MAGIC 0x7a79676fu
 /* A command line is 3 KB. Also the room kept for it in the process's argument
  * area, which /proc/PID/cmdline shows. */
@@ -48,9 +50,10 @@ struct zygote_reply {
 
 /* ---- the daemon's side ---- */
 
-/* @preload: LD_PRELOAD with the shim and libbyre-zygote.so. */
-int zygote_new(const char *program, const char *preload, struct zygote **ret,
-	       struct err *e) must_check;
+/* @preload: LD_PRELOAD with the shim and libbyre-zygote.so. @class_kind: see
+ * ZYGOTE_ENV_CLASSES, 0: unknown. */
+int zygote_new(const char *program, const char *preload, int class_kind,
+	       struct zygote **ret, struct err *e) must_check;
 /* It ends; its children live on. */
 struct zygote *zygote_free(struct zygote *z);
 

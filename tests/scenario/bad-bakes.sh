@@ -27,7 +27,7 @@ bad()
 	done
 	shift
 	t=$(now_ms)
-	run byre bake bad --memory 128M --timeout 15s "$@"
+	run byre bake bad --memory 128M --timeout "${LIMIT:-15s}" "$@"
 	last=$(grep -v '^[0-9]/[0-9]' <<<"$ERR")
 	say "$(($(now_ms) - t)) ms: $last"
 	ERR=$last
@@ -63,7 +63,7 @@ bad -- --rootfs "$rootfs" --kernel "$D/empty"
 bad panic -- --rootfs "$rootfs" --initrd "$D/garbage"
 bad panic -- --rootfs "$rootfs" --cmdline "rdinit=/nonsense"
 # It boots but nobody answers.
-bad "time limit" panic -- --rootfs "$rootfs" --cmdline "byre.nonsense=1 maxcpus=1 loglevel=7 rdinit=/nonsense panic=0"
+LIMIT=6s bad "time limit" panic -- --rootfs "$rootfs" --cmdline "byre.nonsense=1 maxcpus=1 loglevel=7 rdinit=/nonsense panic=0"
 
 # memory and CPUs
 for memory in 1M 63M 65.5M 1T; do
@@ -90,7 +90,7 @@ nothing_left
 # warm-up commands
 bad '"exit 7"' 7 -- --rootfs "$rootfs" --warm "exit 7"
 bad "signal 9" -- --rootfs "$rootfs" --warm 'kill -9 $$'
-bad "sleep 100" -- --rootfs "$rootfs" --timeout 4s --warm "sleep 100"
+LIMIT=4s bad "sleep 100" -- --rootfs "$rootfs" --warm "sleep 100"
 bad -- --rootfs "$rootfs" --warm "sync; echo o >/proc/sysrq-trigger; sleep 9"
 
 # names
