@@ -102,8 +102,8 @@ INSTALL := install -D -m
 install: all guest man ## to $(DESTDIR)$(prefix)
 	$(INSTALL) 755 $(B)/byre $(DESTDIR)$(prefix)/bin/byre
 	$(INSTALL) 755 $(B)/byre-agent $(DESTDIR)$(prefix)/lib/byre/byre-agent
-	$(INSTALL) 644 $(B)/libbyre-gmem.so \
-		$(DESTDIR)$(prefix)/lib/byre/libbyre-gmem.so
+	for f in $(B)/libbyre-*.so; do $(INSTALL) 644 $$f \
+		$(DESTDIR)$(prefix)/lib/byre/$${f##*/} || exit; done
 	for f in vmlinuz vmlinux kernel.version initrd; do $(INSTALL) 644 \
 		$(B)/guest/$$f $(DESTDIR)$(prefix)/lib/byre/guest/$$f || exit; done
 	for f in $(MAN); do $(INSTALL) 644 $$f \

@@ -52,7 +52,7 @@ static const struct opt bake_opts[] = {
 	  "whether guests share pages (default) or not",
 	  OPT_CHOICE(struct bake, share) },
 	{ 0, "net", "user|none",
-	  "bake with a network card, or without (default)",
+	  "network while it is baked: the host's, or none (default)",
 	  OPT_CHOICE(struct bake, net) },
 	{ 0, "kernel", "FILE",
 	  "another kernel than the one byre was built with",

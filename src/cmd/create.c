@@ -22,11 +22,10 @@ const struct opt create_opts[] = {
 	  OPT_TEXT(struct create_options, name) },
 	{ 0, "ttl", "D", "end it after D (90s, 10m, 2h)",
 	  OPT_DURATION(struct create_options, ttl_ns) },
-	{ 0, "net", "user|none",
-	  "network: through the host's, or none (default)",
+	{ 0, "net", "user|none", "network: the host's, or none (default)",
 	  OPT_CHOICE(struct create_options, net) },
 	{ 'e', "env", "K=V", "a variable for its commands; may be repeated",
-	  OPT_LIST(struct create_options, env) },
+	  OPT_PAIRS(struct create_options, env) },
 	OPT_END,
 };
 
@@ -43,20 +42,18 @@ static const struct opt create_own_opts[] = {
 
 static int create_env(json_t *body, const struct opt_list *env, struct err *e)
 {
-	json_t *vars = json_object();
-	char name[256];
+	json_t *vars = json_object(), *value;
 	const char *eq;
 
 	json_object_set_new(body, "env", vars);
 	for (size_t i = 0; i < env->n; i++) {
-		eq = strchr(env->v[i], '=');
-		if (!eq || eq == env->v[i] ||
-		    (size_t)(eq - env->v[i]) >= sizeof(name))
-			return err_set(e, EINVAL, "--env %s: not NAME=value",
-				       env->v[i]);
-		snprintf(name, sizeof(name), "%.*s", (int)(eq - env->v[i]),
-			 env->v[i]);
-		if (json_object_set_new(vars, name, json_string(eq + 1)) < 0)
+		guard_free char *name = strdup(env->v[i]);
+
+		eq = strchr(env->v[i], '='); /* opt.c has looked */
+		if (name)
+			name[eq - env->v[i]] = '\0';
+		value = json_string(eq + 1);
+		if (!name || json_object_set_new(vars, name, value) < 0)
 			return err_set(e, EINVAL, "--env %s: not UTF-8",
 				       env->v[i]);
 	}

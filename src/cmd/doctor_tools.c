@@ -108,27 +108,36 @@ static void doctor_guest(struct doctor *d)
 	doctor_say(d, DOCTOR_OK, "", "Linux %s in %s", version, dir);
 }
 
-/* What the daemon preloads into VMMs. */
-static void doctor_preload(struct doctor *d)
+/* Something the daemon preloads into VMMs. */
+static void doctor_library(struct doctor *d, const char *name)
 {
-	static const char *const files[] = { "libbyre-gmem.so",
-					     "libbyre-zygote.so" };
+	guard_free char *path = installed_path(name);
 
-	for (size_t i = 0; i < nitems(files); i++) {
-		guard_free char *path = installed_path(files[i]);
-
-		if (path && access(path, R_OK) == 0)
-			continue;
+	if (path && access(path, R_OK) == 0)
+		doctor_say(d, DOCTOR_OK, "", "%s", path);
+	else
 		doctor_say(d, DOCTOR_FAIL, "make, or make install", "%s: %s",
-			   path ? path : files[i], strerror(errno));
-		return;
-	}
-	doctor_say(d, DOCTOR_OK, "", "%s, %s", files[0], files[1]);
+			   path ? path : name, strerror(errno));
+}
+
+static void doctor_shim(struct doctor *d)
+{
+	doctor_library(d, "libbyre-gmem.so");
+}
+
+static void doctor_zygote(struct doctor *d)
+{
+	doctor_library(d, "libbyre-zygote.so");
 }
 
 const struct doctor_check doctor_tools[] = {
-	{ "qemu", doctor_qemu },          { "qemu-img", doctor_qemu_img },
-	{ "guest-kernel", doctor_guest }, { "preload", doctor_preload },
-	{ "mke2fs", doctor_mke2fs },      { "mmdebstrap", doctor_mmdebstrap },
-	{ "busybox", doctor_busybox },    { 0 },
+	{ "qemu", doctor_qemu },
+	{ "qemu-img", doctor_qemu_img },
+	{ "guest-kernel", doctor_guest },
+	{ "shim", doctor_shim },
+	{ "zygote", doctor_zygote },
+	{ "mke2fs", doctor_mke2fs },
+	{ "mmdebstrap", doctor_mmdebstrap },
+	{ "busybox", doctor_busybox },
+	{ NULL, NULL },
 };

@@ -41,7 +41,7 @@ const struct opt exec_opts[] = {
 
 static const struct opt exec_own_opts[] = {
 	{ 'e', "env", "K=V", "set a variable; may be repeated",
-	  OPT_LIST(struct exec_options, env) },
+	  OPT_PAIRS(struct exec_options, env) },
 	OPT_END,
 };
 

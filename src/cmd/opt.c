@@ -151,6 +151,10 @@ static int opt_store(const struct opt *o, void *to, const char *value)
 	case OPT_KIND_TEXT:
 		*(const char **)at = value;
 		return 0;
+	case OPT_KIND_PAIRS:
+		if (*value == '=' || !strchr(value, '='))
+			return -EINVAL;
+		return opt_store_list(at, value);
 	case OPT_KIND_LIST:
 		return opt_store_list(at, value);
 	case OPT_KIND_NUMBER:
@@ -173,6 +177,7 @@ static const char *opt_kind_what(const struct opt *o)
 		[OPT_KIND_TEXT] = "a text",
 		[OPT_KIND_CHOICE] = "one of",
 		[OPT_KIND_LIST] = "a text",
+		[OPT_KIND_PAIRS] = "NAME=value",
 		[OPT_KIND_NUMBER] = "a number",
 		[OPT_KIND_BYTES] = "a size (512M, 2G)",
 		[OPT_KIND_DURATION] = "a duration (500ms, 5s, 10m)",

@@ -15,6 +15,7 @@ struct demo {
 	const char *text;
 	const char *choice;
 	struct opt_list list;
+	struct opt_list pairs;
 	uint64_t number, bytes, duration_ns;
 };
 
@@ -28,6 +29,7 @@ static const struct opt demo_opts[] = {
 	OPT_END,
 };
 static const struct opt more_opts[] = {
+	{ 0, "set", "K=V", "pairs", OPT_PAIRS(struct demo, pairs) },
 	{ 0, "bytes", "SIZE", "a size", OPT_BYTES(struct demo, bytes) },
 	{ 0, "after", "D", "a duration",
 	  OPT_DURATION(struct demo, duration_ns) },
@@ -120,6 +122,8 @@ static void test_values(void)
 	check(got.bytes == 3ull << 29);
 	check(got.duration_ns == 500000000);
 	check(parse(0, 0, "-n 0") == 0);
+	check(parse(0, 0, "--set A=b=c --set B=") == 0 && got.pairs.n == 2);
+	check_str(got.pairs.v[0], "A=b=c");
 }
 
 static void test_refusals(void)
@@ -141,6 +145,8 @@ static void test_refusals(void)
 		"--bytes 12Q",
 		"--after 0",
 		"--after 5parsecs",
+		"--set A",
+		"--set =A",
 		"a",
 	};
 

@@ -37,6 +37,9 @@
 #define CHANNEL_CREDIT_LUMP (WIRE_WINDOW / 4)
 /* Streams are told they may write again when the queue has fallen to this. */
 #define CHANNEL_QUEUE_LOW (CHANNEL_QUEUE_MAX / 2)
+/* Room behind that for the channel's own frames (CREDIT, CLOSE: below 64 bytes
+ * each, a few per stream): owners that fill the queue must not break it. */
+#define CHANNEL_QUEUE_RESERVE 65536u
 
 struct channel_ghost {
 	uint32_t number;
@@ -87,16 +90,28 @@ static void channel_drop_ghosts(struct channel *c)
 	}
 }
 
+/* Every owner hears of it, once. */
+static void channel_tell_broken(struct channel *c, const struct err *e)
+{
+	while (!list_empty(&c->streams)) {
+		struct channel_stream *s = list_entry(
+			c->streams.next, struct channel_stream, link);
+
+		list_del(&s->link);
+		s->channel = NULL;
+		s->broken(s, e);
+	}
+}
+
 struct channel *channel_free(struct channel *c)
 {
-	struct channel_stream *s, *tmp;
+	struct err e = ERR_NULL;
 
 	if (!c)
 		return NULL;
-	list_for_each (s, tmp, &c->streams, struct channel_stream, link) {
-		list_del(&s->link);
-		s->channel = NULL;
-	}
+	c->broken = true;
+	err_set(&e, ECONNRESET, "agent channel: the sandbox has ended");
+	channel_tell_broken(c, &e);
 	channel_drop_ghosts(c);
 	loop_fd_del(&c->source);
 	fd_close(&c->fd);
@@ -125,14 +140,7 @@ static void channel_break(struct channel *c, const struct err *e)
 	fd_close(&c->fd);
 	channel_drop_ghosts(c);
 	c->busy++;
-	while (!c->dead && !list_empty(&c->streams)) {
-		struct channel_stream *s = list_entry(
-			c->streams.next, struct channel_stream, link);
-
-		list_del(&s->link);
-		s->channel = NULL;
-		s->broken(s, e);
-	}
+	channel_tell_broken(c, e);
 	if (!c->dead)
 		c->events->broken(c->arg, e);
 	channel_leave(c);
@@ -200,6 +208,7 @@ static void channel_flush(struct channel *c)
 	channel_watch(c);
 }
 
+/* For the channel itself. */
 static int channel_queue(struct channel *c, const uint8_t *frame, size_t len)
 {
 	if (c->broken)
@@ -207,6 +216,15 @@ static int channel_queue(struct channel *c, const uint8_t *frame, size_t len)
 	if (buf_room(&c->out) < len)
 		return -ENOBUFS;
 	return buf_add(&c->out, frame, len);
+}
+
+/* For owners. */
+static int channel_queue_owned(struct channel *c, const uint8_t *frame,
+			       size_t len)
+{
+	if (buf_len(&c->out) + len > CHANNEL_QUEUE_MAX)
+		return -ENOBUFS;
+	return channel_queue(c, frame, len);
 }
 
 static void channel_send_credit(struct channel *c, uint32_t number,
@@ -277,7 +295,7 @@ int channel_open(struct channel *c, struct channel_stream *s, uint8_t *frame,
 		c->last_number++;
 	while (c->last_number == 0 || channel_slot(c, c->last_number));
 	channel_patch(frame, c->last_number);
-	r = channel_queue(c, frame, len);
+	r = channel_queue_owned(c, frame, len);
 	if (r < 0)
 		return r;
 	slot->number = c->last_number;
@@ -304,7 +322,7 @@ int channel_send(struct channel_stream *s, uint8_t *frame, size_t len)
 	if (data && s->credit[ch] < len - WIRE_HEADER)
 		return -EAGAIN;
 	channel_patch(frame, s->number);
-	r = channel_queue(c, frame, len);
+	r = channel_queue_owned(c, frame, len);
 	if (r == -ENOBUFS && data) {
 		c->blocked = true;
 		return -EAGAIN;
@@ -624,7 +642,7 @@ int channel_new(struct loop *loop, int connected_take, bool fresh,
 	list_init(&c->ghosts);
 	/* One unfinished frame and one read. */
 	buf_init(&c->in, 2 * WIRE_FRAME_MAX);
-	buf_init(&c->out, CHANNEL_QUEUE_MAX);
+	buf_init(&c->out, CHANNEL_QUEUE_MAX + CHANNEL_QUEUE_RESERVE);
 	r = loop_fd_add(loop, &c->source, c->fd, EPOLLIN, channel_ready);
 	if (r == 0)
 		r = channel_greet(c, fresh);

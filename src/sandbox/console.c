@@ -18,6 +18,7 @@
 
 /* What is looked at for the last line: a panic's report is some 3 KB. */
 #define CONSOLE_TAIL 6144
+#define CONSOLE_PANIC "Kernel panic - not syncing"
 
 struct console {
 	struct loop *loop;
@@ -149,18 +150,23 @@ struct console *console_free(struct console *c)
 	return NULL;
 }
 
-/* A kernel that panics says why, and then a screenful of registers. */
+/* A kernel that panics says why, and then a screenful of registers. A VMM may
+ * warn, and then fail without a word: the warning did not end it. */
 static char *console_telling_line(char *text)
 {
-	static const char panic[] = "Kernel panic - not syncing";
-	char *line = strstr(text, panic);
+	static char none[] = "";
+	char *line = strstr(text, CONSOLE_PANIC);
 
 	if (line) {
 		line[strcspn(line, "\r\n")] = '\0';
 		return line;
 	}
-	line = strrchr(text, '\n');
-	return line ? line + 1 : text;
+	while ((line = strrchr(text, '\n'))) {
+		if (line[1] && !strstr(line, ": warning: "))
+			return line + 1;
+		*line = '\0';
+	}
+	return strstr(text, ": warning: ") ? none : text;
 }
 
 void console_last_line(const char *path, char *out, size_t size)
@@ -189,4 +195,10 @@ void console_last_line(const char *path, char *out, size_t size)
 		if ((unsigned char)*p < ' ' || (unsigned char)*p >= 127)
 			*p = '?';
 	snprintf(out, size, "%s", line);
+}
+
+bool console_panicked(const char *path, char *out, size_t size)
+{
+	console_last_line(path, out, size);
+	return !strncmp(out, CONSOLE_PANIC, strlen(CONSOLE_PANIC));
 }

@@ -9,6 +9,8 @@
  */
 #include "base/err.h"
 
+#include <stdbool.h>
+
 struct console;
 struct loop;
 
@@ -26,3 +28,5 @@ struct console *console_free(struct console *c);
 /* The last line of a log that is not empty, or why the kernel panicked; for
  * error messages, so printable ASCII. "" if none. */
 void console_last_line(const char *path, char *out, size_t size);
+/* Did a kernel panic end this log? Then @out says why. The guest wrote it. */
+bool console_panicked(const char *path, char *out, size_t size);

@@ -71,11 +71,22 @@ void create_vmm_exited(struct sandbox *s, const char *cause)
 	sandbox_delete(s);
 }
 
-void create_channel_broken(struct sandbox *s, const struct err *e)
+static void create_channel_gone(struct loop_timer *t)
 {
-	/* With the VMM going, its exit tells more. */
-	if (s->vmm && !s->failure.code)
-		create_fail_code(s, EIO, e->msg);
+	struct sandbox *s = container_of(t, struct sandbox, deadline);
+
+	create_fail_code(s, EIO, "the VMM closed the agent channel");
+}
+
+/* Mostly the VMM is going, and its exit, which follows, tells more. */
+void create_channel_broken(struct sandbox *s, unused const struct err *e)
+{
+	struct loop *loop = s->registry->config.loop;
+
+	if (s->vmm && !s->failure.code &&
+	    loop_timer_set(loop, &s->deadline, loop->now_ns + NS_PER_SEC,
+			   create_channel_gone) < 0)
+		create_channel_gone(&s->deadline);
 }
 
 static void create_overdue(struct loop_timer *t)

@@ -117,7 +117,7 @@ struct channel *sandbox_channel(struct sandbox *s, struct err *e)
 		err_set(e, EAGAIN, "sandbox %s: its agent does not answer",
 			s->row.id);
 	else if (sandbox_alive(s))
-		err_set(e, EINVAL, "sandbox %s is %s", s->row.id,
+		err_set(e, EBUSY, "sandbox %s is %s", s->row.id,
 			sandbox_state_name(s->row.state));
 	else
 		err_set(e, ESRCH, "sandbox %s has %s: %s", s->row.id,
@@ -339,7 +339,9 @@ static void sandbox_vmm_started(void *arg, const struct err *e)
 		create_started(s, e);
 		return;
 	}
-	/* adopted */
+	/* adopted, and perhaps ended at once: its ttl may be over */
+	if (e->code && s->row.cause[0])
+		return;
 	if (e->code) {
 		SANDBOX_LOG(error, s, "event=adopt error=\"%s\"", e->msg);
 		vmm_kill(s->vmm, e->msg);
@@ -366,7 +368,7 @@ static void sandbox_vmm_stopped(void *arg, const char *why)
 static void sandbox_vmm_exited(void *arg, const char *cause, bool guest)
 {
 	struct sandbox *s = arg;
-	char text[SANDBOX_CAUSE_MAX];
+	char text[SANDBOX_CAUSE_MAX], line[120];
 	bool ordered = !strcmp(cause, s->row.cause) && *cause;
 
 	snprintf(text, sizeof(text), "%s", cause);
@@ -375,9 +377,14 @@ static void sandbox_vmm_exited(void *arg, const char *cause, bool guest)
 		create_vmm_exited(s, text);
 		return;
 	}
-	if (!guest && !ordered && list_empty(&s->removers)) {
-		char line[120];
-
+	if (guest) {
+		/* A panic looks like a reboot to the VMM. */
+		s->console = console_free(s->console);
+		guest = !console_panicked(s->dir.log_path, line, sizeof(line));
+		if (!guest)
+			snprintf(text, sizeof(text),
+				 "the guest's kernel panicked (%s)", line);
+	} else if (!ordered && list_empty(&s->removers)) {
 		console_last_line(s->dir.vmm_log_path, line, sizeof(line));
 		if (*line)
 			snprintf(text + strlen(text),

@@ -24,7 +24,9 @@ until_true 5 "reboot has ended" eval '[ "$(get reboot .state)" != running ]'
 [[ $(get reboot .cause) == *reboot* ]] || fail "cause: $(get reboot .cause)"
 byre exec panic -- sh -c 'echo c >/proc/sysrq-trigger; sleep 20' 2>/dev/null
 until_true 15 "panic has ended" eval '[ "$(get panic .state)" != running ]'
-[[ $(get panic .cause) == *panic* ]] || fail "cause: $(get panic .cause)"
+same "$(get panic .state)" failed "state of panic"
+same "$(get reboot .state)" exited "state of reboot"
+[[ $(get panic .cause) == *panicked*sysrq* ]] || fail "cause: $(get panic .cause)"
 byre logs panic | grep -q 'Kernel panic' || fail "no panic in the log of panic"
 say "$(byre ls --json | jq -r 'map("\(.name): \(.state), \(.cause)") | join("; ")')"
 for n in off reboot panic; do

@@ -205,16 +205,16 @@ own_processes()
 }
 
 # VMMs of this scenario.
-own_vmms()
-{
+own_vmms() (
 	local pid
 
+	exec 2>/dev/null # they come and go while we look
 	for pid in $(own_processes); do
-		tr '\0' ' ' <"/proc/$pid/cmdline" 2>/dev/null |
+		tr '\0' ' ' 2>/dev/null <"/proc/$pid/cmdline" |
 			grep -q 'qemu-system.*-name byre-' && echo "$pid"
 	done
 	return 0
-}
+)
 
 no_vmms()
 {
