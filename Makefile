@@ -33,7 +33,7 @@ FOLDERS := base image gmem vmm agent ledger sandbox template api cmd
 HEADERS := $(wildcard $(FOLDERS:%=src/%/*.h))
 # The shim and the agent are programs of their own, with their own flags.
 SHIM_C  := src/gmem/shim.c
-ZYGOTE_C := src/vmm/zygote_child.c
+ZYGOTE_C := src/vmm/zygote_child.c src/vmm/trim_child.c
 AGENT_C := $(filter-out src/agent/test_%,$(wildcard src/agent/*.c))
 SRC_C   := $(filter-out $(SHIM_C) $(ZYGOTE_C) $(AGENT_C) %/main.c src/%/test_%, \
 	$(foreach f,$(FOLDERS),$(filter-out src/$(f)/test_%,$(wildcard src/$(f)/*.c)))) \

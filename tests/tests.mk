@@ -45,14 +45,15 @@ fuzz: ## each fuzz target for FUZZ_SECONDS (60)
 
 fuzz-build: $(FUZZ)
 
-build/fuzz/fuzz/%: tests/fuzz/%.c build/fuzz/libbyre.a build/fuzz/libagent.a
+build/fuzz/fuzz/%: tests/fuzz/%.c build/fuzz/libbyre.a build/fuzz/lib_agent.a
 	@mkdir -p $(@D)
 	@echo "CC $@"
 	$(Q)$(CC) $(ALL_CFLAGS) -MMD -MP -MF $@.d -fsanitize=fuzzer -o $@ $< \
-		build/fuzz/libagent.a build/fuzz/libbyre.a $(LDLIBS)
+		$(filter %_agent.a,$(@:%/fuzz_agent=build/fuzz/lib_agent.a)) \
+		build/fuzz/libbyre.a $(LDLIBS)
 
 # The agent as a library, for the target that feeds it.
-$(B)/libagent.a: $(AGENT_C:src/%.c=$(B)/obj/%.o)
+$(B)/lib_agent.a: $(AGENT_C:src/%.c=$(B)/obj/%.o)
 	@rm -f $@ && ar rcs $@ $(filter-out %/main.o %/wire.o,$^)
 
 bench: all guest ## what this host gives (needs a daemon, see quickstart)

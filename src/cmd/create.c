@@ -10,6 +10,7 @@
 
 #include "cmd/client.h"
 #include "cmd/cmd.h"
+#include "cmd/interrupt.h"
 #include "cmd/print.h"
 #include "base/guard.h"
 
@@ -108,9 +109,15 @@ static int create_main(int argc, char **argv)
 	r = opt_parse(&use, argc, argv, &n);
 	if (r)
 		return opt_status(r);
+	interrupt_hold();
 	r = create_sandbox(argv[1], &x.options, &sandbox, &e);
+	/* Nobody learns of an id that is not printed. */
+	if (r == 0 && interrupt_come())
+		r = create_undo(print_text(sandbox, "id"), &e);
 	if (r < 0)
 		return cmd_fail(&e);
+	if (interrupt_come())
+		return 128 + interrupt_come();
 	if (x.json)
 		print_json(sandbox);
 	else

@@ -180,6 +180,8 @@ static void channel_slot_release(struct channel *c, uint32_t number)
 	must(slot);
 	memset(slot, 0, sizeof(*slot));
 	c->n_streams--;
+	if (c->n_streams == 0 && c->events->idle)
+		c->events->idle(c->arg);
 }
 
 /* ---- output ---- */

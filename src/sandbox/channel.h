@@ -28,6 +28,8 @@ struct channel_stream;
 struct channel_events {
 	/* The agent has answered HELLO. */
 	void (*ready)(void *arg);
+	/* The last open stream was closed. May be NULL. */
+	void (*idle)(void *arg);
 	/* The channel broke (closed, protocol error): every stream has been
 	 * told; only channel_free() is left. */
 	void (*broken)(void *arg, const struct err *e);

@@ -18,6 +18,9 @@
 #define SANDBOX_READY_NS (60 * NS_PER_SEC)
 /* How long the record of an ended sandbox is kept. */
 #define SANDBOX_KEEP_NS (3600 * NS_PER_SEC)
+/* A guest without a command for this long is idle: its VMM is trimmed. Long
+ * enough not to slow down somebody who types, or an agent that thinks. */
+#define SANDBOX_IDLE_NS (10 * NS_PER_SEC)
 /* Pause before a broken agent channel is connected again. */
 #define SANDBOX_RECONNECT_NS NS_PER_SEC
 
@@ -47,6 +50,7 @@ struct sandbox {
 	struct loop_timer deadline; /* of a create */
 	struct loop_timer ttl; /* or of the record of an ended one */
 	struct loop_timer reconnect;
+	struct loop_timer idle; /* since no stream is open */
 	struct list runners; /* waiters for pause or resume, one at a time */
 	struct list removers; /* for remove */
 	/* creating */

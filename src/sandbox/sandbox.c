@@ -164,8 +164,26 @@ static void sandbox_channel_broken(void *arg, const struct err *e)
 				sandbox_reconnect));
 }
 
+static void sandbox_is_idle(struct loop_timer *t)
+{
+	struct sandbox *s = container_of(t, struct sandbox, idle);
+
+	if (s->vmm && s->channel && channel_streams(s->channel) == 0)
+		vmm_trim(s->vmm);
+}
+
+static void sandbox_channel_idle(void *arg)
+{
+	struct sandbox *s = arg;
+	struct loop *loop = s->registry->config.loop;
+
+	err_drop(loop_timer_set(loop, &s->idle, loop->now_ns + SANDBOX_IDLE_NS,
+				sandbox_is_idle));
+}
+
 static const struct channel_events sandbox_channel_events = {
 	.ready = sandbox_channel_ready,
+	.idle = sandbox_channel_idle,
 	.broken = sandbox_channel_broken,
 };
 
@@ -198,6 +216,7 @@ void sandbox_disconnect(struct sandbox *s)
 	s->channel_ready = false;
 	s->console = console_free(s->console);
 	loop_timer_del(&s->reconnect);
+	loop_timer_del(&s->idle);
 }
 
 /* ---- ttl ---- */

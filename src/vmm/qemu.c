@@ -43,6 +43,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -70,6 +71,7 @@ struct qemu {
 	enum vmm_state run_to;
 	struct vmm_request save;
 	struct vmm_request balloon;
+	int trim_fd;
 	vmm_balloon_fn balloon_fn;
 	void *balloon_arg;
 };
@@ -214,6 +216,15 @@ static int qemu_balloon_get(struct vmm *v, vmm_balloon_fn done, void *arg)
 	return 0;
 }
 
+static void qemu_trim(struct vmm *v)
+{
+	struct qemu *q = v->driver;
+	uint64_t one = 1;
+
+	if (v->host->facts.accel == VMM_TCG && q->trim_fd >= 0)
+		err_drop((int)write(q->trim_fd, &one, sizeof(one)));
+}
+
 /* ---- what QEMU says ---- */
 
 static void qemu_greeting(void *arg)
@@ -308,11 +319,18 @@ static const struct qmp_events qemu_qmp_events = {
 
 /* ---- start ---- */
 
+/* A connection that is lost while starting is told by the end of the process,
+ * which knows why. */
+static bool qemu_lost(const struct err *e)
+{
+	return e->code == ECONNRESET || e->code == EPIPE;
+}
+
 static void qemu_step(void *arg, unused json_t *result, const struct err *e)
 {
 	struct qemu *q = arg;
 
-	if (e->code)
+	if (e->code && !qemu_lost(e))
 		vmm_start_failed(q->v, e);
 }
 
@@ -321,6 +339,8 @@ static void qemu_status(void *arg, json_t *result, const struct err *e)
 	struct qemu *q = arg;
 	bool running = json_is_true(json_object_get(result, "running"));
 
+	if (qemu_lost(e))
+		return;
 	if (e->code)
 		vmm_start_failed(q->v, e);
 	else
@@ -381,6 +401,7 @@ static struct qemu *qemu_alloc(struct vmm *v)
 	struct qemu *q = calloc(1, sizeof(*q));
 
 	if (q) {
+		q->trim_fd = -1;
 		q->v = v;
 		v->driver = q;
 	}
@@ -454,9 +475,10 @@ static int qemu_spawn(struct qemu_host *h, const struct vmm_spec *spec,
 	s.child.uid = SPAWN_UID_BASE + spec->slot % SPAWN_SLOTS;
 	if (qemu_zygote(h))
 		r = zygote_fork(h->zygote, s.argv, &s.child, QEMU_FD_PLAN,
-				QEMU_FD_LAYER, &id, &pidfd, e);
+				QEMU_FD_LAYER, QEMU_FD_TRIM, &id, &pidfd, e);
 	if (r == -EPIPE) {
 		h->zygote = zygote_free(h->zygote);
+		*e = (struct err)ERR_NULL;
 		r = spawn_run(&s, &id, &pidfd, e);
 	}
 	if (r < 0)
@@ -491,6 +513,10 @@ static int qemu_start(struct vmm_host *host, const struct vmm_spec *spec,
 	fds[QEMU_FD_DISK_RO] = spec->disk.ro_fd;
 	fds[QEMU_FD_STATE] = spec->state_fd;
 	fds[QEMU_FD_KERNEL] = fds[QEMU_FD_INITRD] = -1;
+	q->trim_fd = eventfd(0, EFD_CLOEXEC);
+	if (q->trim_fd < 0)
+		return err_errno(e, errno, "eventfd");
+	fds[QEMU_FD_TRIM] = q->trim_fd;
 	q->restoring = !spec->kernel;
 	q->want_paused = spec->paused;
 	/* The socket listens already: connect before the process exists. */
@@ -515,6 +541,8 @@ static int qemu_adopt(unused struct vmm_host *h, const char *control_path,
 
 	if (!q)
 		return err_errno(e, ENOMEM, "adopt a VMM");
+	/* It may be gone, or of a daemon that did not trim: then we do not. */
+	q->trim_fd = (int)syscall(SYS_pidfd_getfd, v->pidfd, QEMU_FD_TRIM, 0);
 	r = io_connect_unix(control_path, true, &control, e);
 	if (r < 0)
 		return r;
@@ -528,6 +556,7 @@ static void qemu_free(struct vmm *v)
 	if (!q)
 		return;
 	qmp_free(q->qmp);
+	fd_close(&q->trim_fd);
 	free(q);
 	v->driver = NULL;
 }
@@ -674,6 +703,8 @@ static int qemu_find_shim(struct qemu_host *h, struct err *e)
 				 h->preload + strlen("LD_PRELOAD="));
 	snprintf(h->zygote_preload, sizeof(h->zygote_preload),
 		 "%s:%s/libbyre-zygote.so", h->preload, dir);
+	if (access(strchr(h->zygote_preload, ':') + 1, R_OK) < 0)
+		h->zygote_preload[0] = '\0'; /* slower, no less right */
 	return 0;
 }
 
@@ -762,4 +793,5 @@ const struct vmm_ops qemu_ops = {
 	.save = qemu_save,
 	.balloon_set = qemu_balloon_set,
 	.balloon_get = qemu_balloon_get,
+	.trim = qemu_trim,
 };

@@ -20,6 +20,7 @@ enum qemu_fd {
 	QEMU_FD_STATE,
 	QEMU_FD_KERNEL,
 	QEMU_FD_INITRD,
+	QEMU_FD_TRIM, /* eventfd; see trim_child.c */
 	QEMU_FD_COUNT,
 };
 

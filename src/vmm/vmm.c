@@ -303,6 +303,12 @@ int vmm_balloon_get(struct vmm *v, vmm_balloon_fn done, void *arg)
 	return v->ops->balloon_get(v, done, arg);
 }
 
+void vmm_trim(struct vmm *v)
+{
+	if (v->state == VMM_RUNNING || v->state == VMM_PAUSED)
+		v->ops->trim(v);
+}
+
 void vmm_kill(struct vmm *v, const char *cause)
 {
 	if (v->state == VMM_ENDED || v->pidfd < 0)

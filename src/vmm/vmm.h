@@ -173,6 +173,9 @@ int vmm_save(struct vmm *v, int fd, vmm_done_fn done, void *arg) must_check;
 int vmm_balloon_set(struct vmm *v, uint64_t bytes, vmm_done_fn done,
 		    void *arg) must_check;
 int vmm_balloon_get(struct vmm *v, vmm_balloon_fn done, void *arg) must_check;
+/* The guest idles: give back memory that the VMM holds only for speed (with
+ * TCG, translated code). The next command is slower. */
+void vmm_trim(struct vmm *v);
 /* SIGKILL; the exited event follows with @cause. */
 void vmm_kill(struct vmm *v, const char *cause);
 
@@ -194,4 +197,5 @@ struct vmm_ops {
 	int (*balloon_set)(struct vmm *v, uint64_t bytes, vmm_done_fn done,
 			   void *arg);
 	int (*balloon_get)(struct vmm *v, vmm_balloon_fn done, void *arg);
+	void (*trim)(struct vmm *v);
 };

@@ -39,7 +39,7 @@ struct zygote_request {
 	uint32_t drop;
 	uint32_t uid;
 	uint32_t argc;
-	uint32_t plan_fd, layer_fd; /* numbers in the new process */
+	uint32_t plan_fd, layer_fd, trim_fd; /* numbers in the new process */
 	char text[ZYGOTE_TEXT_MAX]; /* argc strings, each terminated */
 };
 
@@ -57,7 +57,8 @@ int zygote_new(const char *program, const char *preload, int class_kind,
 /* It ends; its children live on. */
 struct zygote *zygote_free(struct zygote *z);
 
-/* A new VMM. -EPIPE: the zygote is gone. Waits for the fork (a millisecond). */
+/* A new VMM; the numbers are of its own fds. -EPIPE: the zygote is gone. Waits for the fork (a millisecond). */
 int zygote_fork(struct zygote *z, const char *const *argv,
 		const struct child *child, int plan_fd, int layer_fd,
+		int trim_fd,
 		struct proc_id *ret, int *ret_pidfd, struct err *e) must_check;

@@ -17,6 +17,7 @@
  *     the daemon can read from /proc how they did, on kernels whose pidfd does
  *     not tell.
  */
+#include "vmm/trim_child.h"
 #include "vmm/zygote.h"
 
 #include "gmem/plan.h"
@@ -111,7 +112,7 @@ static void zygote_start_shim(void)
 	start();
 }
 
-static int zygote_child(const int *passed, char **envp)
+static int zygote_child(const int *passed)
 {
 	const struct zygote_request *q = &zygote.request;
 	struct child c = { .n_fds = (int)q->n_fds,
@@ -132,7 +133,7 @@ static int zygote_child(const int *passed, char **envp)
 		zygote_die("arguments");
 	unsetenv(ZYGOTE_ENV);
 	zygote_start_shim();
-	(void)envp;
+	trim_start((int)q->trim_fd);
 	return zygote.main((int)q->argc, zygote.argv, environ);
 }
 
@@ -253,7 +254,7 @@ static void zygote_warm(void)
 	(void)class_list("machine", false); /* the list itself: 2 KB */
 }
 
-static int zygote_main(int argc, char **argv, char **envp)
+static int zygote_main(int argc, char **argv, unused char **envp)
 {
 	int sock = atoi(getenv(ZYGOTE_ENV));
 	int fds[CHILD_FDS_MAX];
@@ -284,7 +285,7 @@ static int zygote_main(int argc, char **argv, char **envp)
 			timeout = ZYGOTE_REAP_MS;
 		}
 		if (n > 0 && p[0].revents && zygote_serve(sock, fds))
-			return zygote_child(fds, envp);
+			return zygote_child(fds);
 	}
 }
 

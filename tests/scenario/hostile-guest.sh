@@ -52,7 +52,7 @@ expect 0
 mkfifo "$D/fifo"
 exec 7<>"$D/fifo"
 for i in 1 2 3 4; do
-	byre exec flood -- sh -c 'yes; echo' >"$D/fifo" 2>/dev/null &
+	"$BYRE" exec flood -- sh -c 'yes; echo' >"$D/fifo" 2>/dev/null &
 	flood[i]=$!
 done
 OURS+=("${flood[@]}")
@@ -60,9 +60,7 @@ sleep 2
 neighbours_fine "four floods nobody reads"
 answers flood || fail "the flooding guest does not answer"
 at_most $(($(daemon_rss) - rss)) 8192 "KiB that floods cost the daemon"
-for i in 1 2 3 4; do
-	kill -KILL $(pgrep -P "${flood[i]}")
-done
+kill -KILL "${flood[@]}"
 wait "${flood[@]}" 2>/dev/null
 exec 7>&-
 # Their commands are ended with them.
@@ -71,16 +69,16 @@ until_true 10 "yes is ended in the guest" eval \
 
 # A flood that is read by nobody because the client is stopped, hundreds of MB
 # into /dev/null beside it.
-byre exec flood -- yes >/dev/null &
+"$BYRE" exec flood -- yes >/dev/null &
 flood=$!
 OURS+=($flood)
 sleep 0.5
-kill -STOP $(pgrep -P $flood)
+kill -STOP $flood
 byre exec flood -- sh -c 'head -c 100000000 /dev/zero' >/dev/null &
 OURS+=($!)
 sleep 1
 neighbours_fine "a stopped reader"
-kill -KILL $(pgrep -P $flood)
+kill -KILL $flood
 wait $flood 2>/dev/null
 answers flood || fail "the flooding guest does not answer"
 

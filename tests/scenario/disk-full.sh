@@ -1,0 +1,116 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+#
+# The file system of BYRE_ROOT runs full: a bake and a create end with an error
+# that says so, nothing half-made stays; a guest whose disk cannot grow is
+# paused, not lost, and goes on when there is room again.
+. "$(dirname "$0")/lib.sh"
+[ "$(id -u)" = 0 ] || skip "needs root, for a loop mount"
+need mkfs.ext4 losetup
+begin empty no-daemon
+QUIET=event=record # a database that cannot be written is said
+
+truncate -s 300M "$D/disk.img"
+mkfs.ext4 -q -m 0 "$D/disk.img" || fail "mkfs.ext4"
+mkdir "$D/mnt"
+mount -o loop "$D/disk.img" "$D/mnt" 2>"$D/err" || skip "mount: $(cat "$D/err")"
+BYRE_ROOT=$D/mnt/root
+cp -a --sparse=always "$SEED/base" "$BYRE_ROOT" || fail "copy the root"
+daemon_start
+standing=$(byre create base --name standing) || fail create
+answers standing || fail "standing does not answer"
+images=$(ls "$BYRE_ROOT/images")
+
+# Leave $1 KiB.
+fill()
+{
+	local free
+
+	rm -f "$D/mnt/filler"
+	free=$(df --output=avail -k "$D/mnt" | tail -n 1)
+	fallocate -l $((free - $1))K "$D/mnt/filler" 2>/dev/null ||
+		dd if=/dev/zero of="$D/mnt/filler" bs=64K status=none \
+			count=$(((free - $1) / 64)) 2>/dev/null
+	# Bits fallocate could not get.
+	if [ "$1" = 0 ]; then
+		cat /dev/zero >>"$D/mnt/filler" 2>/dev/null
+	fi
+}
+
+# A bake that runs out early, in the middle, late.
+for room in 1000 20000 60000; do
+	fill $room
+	run byre bake full --rootfs "$CACHE/busybox.rootfs" --memory 128M \
+		--timeout 20s
+	ERR=$(grep -v '^[0-9]/[0-9]' <<<"$ERR")
+	say "bake with $room KiB: $ERR"
+	if [ "$RC" = 0 ]; then
+		byre template rm full
+		continue
+	fi
+	expect_error 1 full
+	[[ $ERR == *"No space left"* ]] || [[ $ERR == *"is full"* ]] ||
+		fail "bake: no word of a full disk in: $ERR"
+	only_these "$standing"
+	same "$(ls "$BYRE_ROOT/images")" "$images" images
+	answers standing || fail "standing does not answer"
+done
+
+# Creates until there is no room.
+for room in 1200 0; do
+	fill $room
+	made=()
+	for i in $(seq 12); do
+		run byre create base
+		[ "$RC" = 0 ] || break
+		made+=("$OUT")
+	done
+	say "create with $room KiB: ${#made[@]} made, then: $ERR"
+	expect_error 1 "create from base"
+	[[ $ERR == *"No space left"* ]] || [[ $ERR == *"is full"* ]] ||
+		fail "create: no word of a full disk in: $ERR"
+	answers standing || fail "standing does not answer"
+	# Removing works with a full disk.
+	if [ ${#made[@]} != 0 ]; then
+		run byre rm -f "${made[@]}"
+		expect 0
+	fi
+	rm -f "$D/mnt/filler"
+	only_these "$standing"
+done
+
+# A guest that writes more than there is room for.
+fill 3000
+byre exec standing -- sh -c 'echo begun; head -c 30000000 /dev/urandom >/root/big &&
+	sync && echo done; sha256sum </root/big' >"$D/writer" 2>"$D/writer.err" &
+writer=$!
+OURS+=($writer)
+until_true 40 "the guest is paused" state_is standing paused
+say "paused: $(grep -m 1 event=stopped "$D/daemon.log" | cut -d ' ' -f 4-)"
+run byre exec standing -- true
+expect_error 125 paused
+# Resuming too early: paused again, still not lost.
+run byre resume standing
+expect 0
+until_true 20 "the guest is paused again" state_is standing paused
+rm -f "$D/mnt/filler"
+run byre resume standing
+expect 0
+wait $writer
+same $? 0 "exit code of the writer ($(cat "$D/writer.err"))"
+grep -q '^done' "$D/writer" || fail "the writer said: $(cat "$D/writer")"
+same "$(tail -n 1 "$D/writer")" \
+	"$(byre exec standing -- sh -c 'echo 3 >/proc/sys/vm/drop_caches; sha256sum </root/big')" \
+	"digest of what was written"
+state_is standing running || fail "state: $(get standing .state)"
+run byre run base -- echo again
+expect_out again
+
+# The disk is full and the daemon starts.
+daemon_stop KILL
+fill 0
+daemon_start
+answers standing || fail "standing does not answer after a start on a full disk"
+byre ls >/dev/null || fail "ls on a full disk"
+rm -f "$D/mnt/filler"
+finish
