@@ -10,8 +10,7 @@
  *
  * This is on the path of every create, under an emulator in the worst case,
  * where each kernel path taken for the first time costs as much as the work
- * itself. Hence: few system calls, and files are written only where there is
- * one to write and it says something else.
+ * itself. Hence: few system calls, and what they work on was opened before.
  */
 #include "agent/identity.h"
 #include "agent/net.h"
@@ -111,6 +110,13 @@ static int identity_read(struct identity *id, const struct wire_frame *f,
 	return err_errno(e, -r, "identity: field %u", field.key);
 }
 
+/* Opened before the snapshot, so that a restored guest looks up no path: each
+ * component costs as much as the write it leads to. -1: not there. */
+static struct {
+	int random;
+	int hostname, machine_id, dbus_id;
+} identity_fd = { -1, -1, -1, -1 };
+
 static int identity_reseed(const struct wire_field *entropy, struct err *e)
 {
 	union {
@@ -118,19 +124,19 @@ static int identity_reseed(const struct wire_field *entropy, struct err *e)
 		uint8_t mem[sizeof(struct rand_pool_info) +
 			    IDENTITY_ENTROPY_MAX];
 	} pool = { 0 };
-	int fd, r = 0;
+	int r = 0;
 
-	fd = open("/dev/urandom", O_RDWR | O_CLOEXEC);
-	if (fd < 0)
+	if (identity_fd.random < 0)
+		identity_fd.random = open("/dev/urandom", O_RDWR | O_CLOEXEC);
+	if (identity_fd.random < 0)
 		return err_errno(e, errno, "open /dev/urandom");
 	pool.head.entropy_count = (int)entropy->len * 8;
 	pool.head.buf_size = (int)entropy->len;
 	memcpy(pool.head.buf, entropy->p, entropy->len);
-	if (ioctl(fd, RNDADDENTROPY, &pool) < 0 ||
-	    ioctl(fd, RNDRESEEDCRNG, 0) < 0)
+	if (ioctl(identity_fd.random, RNDADDENTROPY, &pool) < 0 ||
+	    ioctl(identity_fd.random, RNDRESEEDCRNG, 0) < 0)
 		r = err_errno(e, errno, "reseed /dev/urandom");
 	explicit_bzero(&pool, sizeof(pool));
-	close(fd);
 	return r;
 }
 
@@ -146,34 +152,23 @@ static int identity_set_clock(uint64_t ns, struct err *e)
 	return 0;
 }
 
-/* Write "@text\n" into an existing file, or a new one with O_CREAT among
- * @flags. A read-only or absent file is nobody's identity and no failure. */
-static int identity_write(const char *path, int flags, const char *text,
+/* Write "@text\n" in place. A file that is not there is nobody's identity. */
+static int identity_write(int fd, const char *what, const char *text,
 			  struct err *e)
 {
 	char line[IDENTITY_NAME_MAX + 2], old[IDENTITY_NAME_MAX + 2];
 	size_t len = strlen(text);
 	ssize_t n;
-	int fd, r = 0;
 
+	if (fd < 0)
+		return 0;
 	memcpy(line, text, len);
 	line[len++] = '\n';
-	fd = open(path, flags | O_RDWR | O_CLOEXEC | O_NOCTTY | O_NONBLOCK,
-		  0444);
-	if (fd < 0)
-		return errno == ENOENT || errno == EROFS || errno == ELOOP
-			       ? 0
-			       : err_errno(e, errno, "open %s", path);
 	n = pread(fd, old, sizeof(old), 0);
-	/* Overwriting in place keeps the block and the size mostly as they are;
-	 * truncating first would free and allocate. */
-	if (n != (ssize_t)len || memcmp(old, line, len)) {
-		if (pwrite(fd, line, len, 0) != (ssize_t)len ||
-		    (n > (ssize_t)len && ftruncate(fd, (off_t)len) < 0))
-			r = err_errno(e, errno, "write %s", path);
-	}
-	close(fd);
-	return r;
+	if (pwrite(fd, line, len, 0) != (ssize_t)len ||
+	    (n > (ssize_t)len && ftruncate(fd, (off_t)len) < 0))
+		return err_errno(e, errno, "write %s", what);
+	return 0;
 }
 
 /*
@@ -181,31 +176,39 @@ static int identity_write(const char *path, int flags, const char *text,
  * that wakes the guest; in every sandbox, right after its birth. In memory it
  * is a store.
  */
-static void identity_place_file(const char *path, const char *copy)
+static int identity_place_file(const char *path, int flags, const char *copy)
 {
 	char text[IDENTITY_NAME_MAX + 2];
 	ssize_t len;
 	int from, to;
 
-	from = open(path, O_RDONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0444);
+	from = open(path, flags | O_RDONLY | O_CLOEXEC | O_NOFOLLOW, 0444);
 	if (from < 0)
-		return;
+		return -1;
 	len = read(from, text, sizeof(text));
 	close(from);
-	to = open(copy, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0444);
+	to = open(copy, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0444);
 	if (to < 0)
-		return;
+		return -1;
 	if (len < 0 || write(to, text, (size_t)len) != len ||
-	    mount(copy, path, NULL, MS_BIND, NULL) < 0)
+	    mount(copy, path, NULL, MS_BIND, NULL) < 0) {
 		unlink(copy);
-	close(to);
+		close(to);
+		return -1;
+	}
+	return to;
 }
 
 void identity_place(void)
 {
 	mkdir("/run/byre", 0755);
-	identity_place_file("/etc/hostname", "/run/byre/hostname");
-	identity_place_file("/etc/machine-id", "/run/byre/machine-id");
+	identity_fd.random = open("/dev/urandom", O_RDWR | O_CLOEXEC);
+	identity_fd.hostname = identity_place_file("/etc/hostname", 0,
+						   "/run/byre/hostname");
+	identity_fd.machine_id = identity_place_file(
+		"/etc/machine-id", O_CREAT, "/run/byre/machine-id");
+	identity_fd.dbus_id = identity_place_file("/var/lib/dbus/machine-id", 0,
+						  "/run/byre/dbus-machine-id");
 }
 
 int identity_set(struct identity *id, const struct wire_frame *f, bool machine,
@@ -226,15 +229,17 @@ int identity_set(struct identity *id, const struct wire_frame *f, bool machine,
 		if (sethostname(n.hostname, strlen(n.hostname)) < 0)
 			IDENTITY_TRY(err_errno(first ? NULL : e, errno,
 					       "set the host name"));
-		IDENTITY_TRY(identity_write("/etc/hostname", 0, n.hostname,
+		IDENTITY_TRY(identity_write(identity_fd.hostname,
+					    "/etc/hostname", n.hostname,
 					    first ? NULL : e));
 	}
 	if (n.machine_id[0]) {
-		IDENTITY_TRY(identity_write("/etc/machine-id", O_CREAT,
-					    n.machine_id, first ? NULL : e));
-		IDENTITY_TRY(identity_write("/var/lib/dbus/machine-id",
-					    O_NOFOLLOW, n.machine_id,
+		IDENTITY_TRY(identity_write(identity_fd.machine_id,
+					    "/etc/machine-id", n.machine_id,
 					    first ? NULL : e));
+		IDENTITY_TRY(identity_write(identity_fd.dbus_id,
+					    "/var/lib/dbus/machine-id",
+					    n.machine_id, first ? NULL : e));
 	}
 	if (n.net)
 		IDENTITY_TRY(net_attach(first ? NULL : e));

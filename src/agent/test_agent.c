@@ -1136,7 +1136,7 @@ static void test_machine(void)
 
 /* make(1) starts us with posix_spawn(), which leaves ignored the two signals
  * that the C library keeps to itself; its sigaction() does not touch them. */
-static void test_signals(void)
+static void test_reset_signals(void)
 {
 	static const unsigned long none[4]; /* the kernel's struct sigaction */
 
@@ -1146,7 +1146,7 @@ static void test_signals(void)
 
 int main(void)
 {
-	test_signals();
+	test_reset_signals();
 	/* Found from wherever the runner stands. */
 	if (access(test_binary(), X_OK) < 0)
 		test_skip("no byre-agent: build it or set BYRE_AGENT");

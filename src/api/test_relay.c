@@ -61,7 +61,8 @@ static void on_broken(void *arg, const struct err *e)
 	lost = true;
 }
 
-static const struct channel_events channel_events = { on_ready, on_broken };
+static const struct channel_events channel_events = { .ready = on_ready,
+						      .broken = on_broken };
 
 /* ---- ends ---- */
 

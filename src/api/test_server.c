@@ -898,7 +898,8 @@ static void on_broken(void *arg, const struct err *e)
 
 static void test_stream(void)
 {
-	static const struct channel_events events = { on_ready, on_broken };
+	static const struct channel_events events = { .ready = on_ready,
+						      .broken = on_broken };
 	static const char head[] = "GET /v1/sandboxes/web/stream HTTP/1.1\r\n"
 				   "Host: byre\r\n"
 				   "Connection: keep-alive, Upgrade\r\n"

@@ -19,6 +19,10 @@
 #include <sys/file.h>
 #include <sys/stat.h>
 
+/* Room for the log on disk. SQLite starts it anew at 1000 pages of 4 KiB
+ * (wal_autocheckpoint), each with 24 bytes of its own. */
+#define DB_LOG_RESERVE (5ll << 20)
+
 /* Raised when the tables change; other versions are refused. */
 #define DB_VERSION 1
 
@@ -59,7 +63,12 @@ static const char *const db_sql[] = {
 };
 _Static_assert(nitems(db_sql) == DB_STATEMENT_COUNT, "SQL for each");
 
+#define DB_TEXT_(x) #x
+#define DB_TEXT(x) DB_TEXT_(x)
+
+/* The version last, and all or nothing. */
 static const char db_schema[] =
+	"BEGIN;"
 	"CREATE TABLE IF NOT EXISTS templates ("
 	" name TEXT PRIMARY KEY, dir TEXT NOT NULL, created TEXT NOT NULL);"
 	"CREATE TABLE IF NOT EXISTS sandboxes ("
@@ -68,7 +77,9 @@ static const char db_schema[] =
 	" created_ns INT, ends_ns INT, memory_bytes INT, vcpus INT, net INT,"
 	" cause TEXT NOT NULL, spawn_ns INT, load_ns INT, identity_ns INT,"
 	" ready_ns INT, total_ns INT);"
-	"CREATE TABLE IF NOT EXISTS bakes (id TEXT PRIMARY KEY);";
+	"CREATE TABLE IF NOT EXISTS bakes (id TEXT PRIMARY KEY);"
+	"PRAGMA user_version=" DB_TEXT(DB_VERSION) ";"
+	"COMMIT;";
 
 struct db {
 	sqlite3 *sql;
@@ -104,13 +115,13 @@ static int db_lock(struct db *db, const char *root, struct err *e)
 	if (flock(db->lock_fd, LOCK_EX | LOCK_NB) < 0) {
 		err_drop((int)pread(db->lock_fd, pid, sizeof(pid) - 1, 0));
 		return err_set(e, EBUSY,
-			       "%s is in use by another daemon (pid %s)", root,
-			       pid);
+			       "%s is in use by another daemon (pid %d)", root,
+			       atoi(pid));
 	}
-	snprintf(pid, sizeof(pid), "%d", getpid());
-	if (ftruncate(db->lock_fd, 0) < 0 ||
-	    pwrite(db->lock_fd, pid, strlen(pid), 0) < 0)
-		return err_errno(e, errno, "write %s", path);
+	/* Over the old one, always as long: a full disk can take it. It is
+	 * for the sentence above only, so it may fail. */
+	snprintf(pid, sizeof(pid), "%-15d", getpid());
+	err_drop((int)pwrite(db->lock_fd, pid, strlen(pid), 0));
 	return 0;
 }
 
@@ -122,10 +133,12 @@ static int db_int(void *ret, unused int n, char **values, unused char **names)
 
 static int db_prepare(struct db *db, struct err *e)
 {
-	char version[64];
-	int have = 0;
+	int have = 0, persist = 1;
 
 	sqlite3_busy_timeout(db->sql, 2000);
+	/* The log stays when we end, and with it its room on the disk. */
+	sqlite3_file_control(db->sql, "main", SQLITE_FCNTL_PERSIST_WAL,
+			     &persist);
 	if (sqlite3_exec(db->sql,
 			 "PRAGMA journal_mode=WAL;"
 			 "PRAGMA synchronous=NORMAL;",
@@ -137,10 +150,8 @@ static int db_prepare(struct db *db, struct err *e)
 		return err_set(e, ENOTSUP,
 			       "database: version %d, this byre knows %d", have,
 			       DB_VERSION);
-	snprintf(version, sizeof(version), "PRAGMA user_version=%d",
-		 DB_VERSION);
-	if (sqlite3_exec(db->sql, db_schema, NULL, NULL, NULL) != SQLITE_OK ||
-	    sqlite3_exec(db->sql, version, NULL, NULL, NULL) != SQLITE_OK)
+	if (have == 0 && sqlite3_exec(db->sql, db_schema, NULL, NULL, NULL) !=
+				 SQLITE_OK)
 		return db_error(db, "create tables", e);
 	for (int i = 0; i < DB_STATEMENT_COUNT; i++)
 		if (sqlite3_prepare_v3(db->sql, db_sql[i], -1,
@@ -148,6 +159,22 @@ static int db_prepare(struct db *db, struct err *e)
 				       &db->statement[i], NULL) != SQLITE_OK)
 			return db_error(db, db_sql[i], e);
 	return 0;
+}
+
+/*
+ * Deleting a row must work on a full disk: it is how room is made. The log is
+ * the only file a small change grows, so its blocks are taken now, beyond its
+ * end. A file system that cannot do that, or is full already, has to take
+ * what comes.
+ */
+static void db_reserve(const char *path)
+{
+	guard_free char *log = io_path("%s-wal", path);
+	guard_fd int fd = log ? open(log, O_RDWR | O_CLOEXEC) : -1;
+
+	if (fd >= 0)
+		err_drop(fallocate(fd, FALLOC_FL_KEEP_SIZE, 0,
+				   DB_LOG_RESERVE));
 }
 
 int db_open(const char *root, struct db **ret, struct err *e)
@@ -170,6 +197,8 @@ int db_open(const char *root, struct db **ret, struct err *e)
 		r = db_error(db, path, e);
 	if (r == 0)
 		r = db_prepare(db, e);
+	if (r == 0)
+		db_reserve(path);
 	if (r < 0) {
 		db_close(db);
 		return r;

@@ -289,7 +289,8 @@ static void sandbox_cleanup_done(struct worker_job *job)
 	free(c);
 	if (!s)
 		return;
-	err_drop(db_sandbox_delete(s->registry->config.db, s->row.id, &none));
+	if (db_sandbox_delete(s->registry->config.db, s->row.id, &none) < 0)
+		SANDBOX_LOG(error, s, "event=forget error=\"%s\"", none.msg);
 	none = (struct err)ERR_NULL;
 	waiters_tell(&s->creator, NULL, &s->failure);
 	waiters_tell(&s->removers, NULL, &none);

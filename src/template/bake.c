@@ -41,6 +41,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 
@@ -171,10 +172,12 @@ static void bake_cleanup_run(struct worker_job *job)
 static void bake_cleanup_done(struct worker_job *job)
 {
 	struct bake *b = container_of(job, struct bake, job);
+	struct err e = ERR_NULL;
 
-	err_drop(db_bake_delete(b->config.db, b->id, NULL));
-	if (b->trial_id[0])
-		err_drop(db_bake_delete(b->config.db, b->trial_id, NULL));
+	if (db_bake_delete(b->config.db, b->id, &e) < 0 ||
+	    (b->trial_id[0] &&
+	     db_bake_delete(b->config.db, b->trial_id, &e) < 0))
+		log_error("event=cleanup error=\"%s\"", e.msg);
 	if (b->events)
 		b->events->done(b->arg, &b->e);
 	bake_free(b);
@@ -185,6 +188,13 @@ static void bake_finish(struct bake *b)
 {
 	b->ending = true;
 	loop_timer_del(&b->poll);
+	/* An open file keeps its blocks, and the rows may need them: the disk
+	 * may be full. */
+	b->image = image_unref(b->image);
+	fd_close(&b->memory_fd);
+	workdir_close(&b->dir);
+	if (b->trial_open)
+		workdir_close(&b->trial);
 	worker_submit(b->config.worker, &b->job, bake_cleanup_run,
 		      bake_cleanup_done);
 }
@@ -306,7 +316,38 @@ static int bake_file_digest(const char *path, char hex[DIGEST_HEX],
 	return 0;
 }
 
-/* The kernel's release, from the setup header's version string
+/* Up to the first blank; nothing when it is no plain text. */
+static void bake_release_text(char *text, char *out, size_t size)
+{
+	text[strcspn(text, " ")] = '\0';
+	for (const char *p = text; *p; p++)
+		if (*p < ' ' || *p == 127)
+			return;
+	if (*text)
+		snprintf(out, size, "%s", text);
+}
+
+/* A vmlinux: init/version.c's banner is somewhere in it. */
+static void bake_release_elf(int fd, char *out, size_t size)
+{
+	static const char banner[] = "Linux version ";
+	char text[128] = "";
+	struct stat st;
+	const char *p, *at;
+
+	if (fstat(fd, &st) < 0 || st.st_size == 0)
+		return;
+	p = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
+	if (p == MAP_FAILED)
+		return;
+	at = memmem(p, (size_t)st.st_size, banner, strlen(banner));
+	if (at && p + st.st_size - at > (ptrdiff_t)sizeof(text))
+		memcpy(text, at + strlen(banner), sizeof(text) - 1);
+	munmap((void *)(uintptr_t)p, (size_t)st.st_size);
+	bake_release_text(text, out, size);
+}
+
+/* The kernel's release; of a bzImage, from the setup header's version string
  * (Documentation/x86/boot.rst: offset 0x20e, "HdrS" at 0x202). */
 static void bake_kernel_release(const char *path, char *out, size_t size)
 {
@@ -316,20 +357,18 @@ static void bake_kernel_release(const char *path, char *out, size_t size)
 	ssize_t n;
 
 	snprintf(out, size, "unknown");
-	if (fd < 0 || io_pread_full(fd, head, sizeof(head), 0) != sizeof(head) ||
-	    memcmp(head + 0x202, "HdrS", 4) != 0)
+	if (fd < 0 || io_pread_full(fd, head, sizeof(head), 0) != sizeof(head))
 		return;
+	if (!memcmp(head, "\177ELF", 4)) {
+		bake_release_elf(fd, out, size);
+		return;
+	}
 	memcpy(&at, head + 0x20e, sizeof(at));
-	n = io_pread_full(fd, text, sizeof(text) - 1, 0x200ull + at);
-	if (!at || n <= 0)
+	if (memcmp(head + 0x202, "HdrS", 4) != 0 || !at)
 		return;
-	text[n] = '\0';
-	text[strcspn(text, " ")] = '\0';
-	for (char *p = text; *p; p++)
-		if (*p < ' ' || *p == 127)
-			return;
-	if (*text)
-		snprintf(out, size, "%s", text);
+	n = io_pread_full(fd, text, sizeof(text) - 1, 0x200ull + at);
+	text[max(n, 0)] = '\0';
+	bake_release_text(text, out, size);
 }
 
 static int bake_prepare_files(struct bake *b, struct err *e)
@@ -431,9 +470,17 @@ static void bake_output(struct rig *g, const void *p, size_t len)
 		b->events->output(b->arg, p, len);
 }
 
+/* Number 0: a shell that runs, and reads itself and its libraries into the page
+ * cache, whole, whatever a later command will touch of them. Where there is no
+ * cat or sed it runs, and that is all. */
+static const char bake_shell_command[] =
+	"cat /proc/$$/exe $(sed -n 's/.* \\//\\//p' /proc/$$/maps) "
+	">/dev/null 2>&1; echo >/dev/null; true";
+
 static const char *bake_warm_command(const struct bake *b)
 {
-	return b->next_warm == 0 ? "true" : b->warm[b->next_warm - 1];
+	return b->next_warm == 0 ? bake_shell_command :
+				   b->warm[b->next_warm - 1];
 }
 
 static void bake_warm_result(struct rig *g, const struct wire_frame *f)
@@ -499,7 +546,8 @@ static void bake_warm_next(struct bake *b)
 {
 	if (b->next_warm <= b->n_warm) {
 		if (!b->second_round)
-			bake_step(b, BAKE_WARM, bake_warm_command(b));
+			bake_step(b, BAKE_WARM,
+				  b->next_warm ? bake_warm_command(b) : "sh");
 		bake_command(b);
 	} else if (!b->second_round) {
 		bake_settle(b);
@@ -563,6 +611,22 @@ static void bake_synced(struct rig *g, unused const struct wire_frame *f)
 	bake_save(container_of(g, struct bake, rig));
 }
 
+static void bake_identity(struct bake *b, const char *hostname,
+			  rig_result_fn result);
+
+static void bake_rehearsed(struct rig *g, unused const struct wire_frame *f)
+{
+	bake_ask(container_of(g, struct bake, rig), WIRE_SETTLE, false,
+		 "settle", bake_synced);
+}
+
+/* What every restored guest does first, done once before: then it finds its
+ * memory allocated. */
+static void bake_rehearse(struct bake *b)
+{
+	bake_identity(b, "template", bake_rehearsed);
+}
+
 /* Balloon down, then up again. */
 static void bake_balloon_poll(struct loop_timer *t);
 
@@ -621,7 +685,7 @@ static void bake_balloon_state(void *arg, const struct err *e,
 		bake_balloon_to(b, b->m.memory_bytes);
 		return;
 	}
-	bake_ask(b, WIRE_SETTLE, false, "settle", bake_synced);
+	bake_rehearse(b);
 }
 
 static void bake_balloon_poll(struct loop_timer *t)
@@ -644,7 +708,7 @@ static void bake_facts(struct rig *g, const struct wire_frame *f)
 	err_drop(wire_find_u64(f, WIRE_K_MEM_FREE, &free_bytes));
 	if (free_bytes > b->m.memory_bytes ||
 	    free_bytes < BAKE_RESERVE + (16u << 20)) {
-		bake_ask(b, WIRE_SETTLE, false, "settle", bake_synced);
+		bake_rehearse(b);
 		return;
 	}
 	/* The deadline of a guest that stops inflating is the stall count. */
@@ -900,7 +964,9 @@ static void bake_trial_identity(struct rig *g,
 	bake_trial_warm(container_of(g, struct bake, rig));
 }
 
-static void bake_trial_up(struct bake *b)
+/* An identity like any other, but for its names. */
+static void bake_identity(struct bake *b, const char *hostname,
+			  rig_result_fn result)
 {
 	uint8_t mem[256], entropy[32];
 	struct wire_out o;
@@ -910,14 +976,19 @@ static void bake_trial_up(struct bake *b)
 	wire_begin(&o, mem, sizeof(mem), WIRE_IDENTITY, 0, 0);
 	wire_put(&o, WIRE_K_ENTROPY, entropy, sizeof(entropy));
 	wire_put_u64(&o, WIRE_K_CLOCK, clock_real_ns());
-	wire_put_str(&o, WIRE_K_HOSTNAME, b->trial_id);
+	wire_put_str(&o, WIRE_K_HOSTNAME, hostname);
 	wire_put_str(&o, WIRE_K_MACHINE_ID, "00000000000000000000000000000001");
 	n = wire_end(&o);
 	r = n < 0 ? n :
-		    rig_request(&b->rig, mem, (size_t)n, "trial identity",
-				BAKE_REQUEST_NS, NULL, bake_trial_identity);
+		    rig_request(&b->rig, mem, (size_t)n, "identity",
+				BAKE_REQUEST_NS, NULL, result);
 	if (r < 0)
-		bake_fail_code(b, -r, "trial identity");
+		bake_fail_code(b, -r, "identity");
+}
+
+static void bake_trial_up(struct bake *b)
+{
+	bake_identity(b, b->trial_id, bake_trial_identity);
 }
 
 /* ---- PUBLISH ---- */
@@ -1043,7 +1114,9 @@ static int bake_copy_options(struct bake *b, const struct bake_options *o)
 	b->root = strdup(c->root);
 	b->run = strdup(c->run);
 	b->rootfs = strdup(o->rootfs);
-	b->kernel = bake_or_default(c, o->kernel, "vmlinuz");
+	/* Not vmlinuz: unpacking takes time under emulation, and leaves 35 MiB
+	 * of rubble in the image. */
+	b->kernel = bake_or_default(c, o->kernel, "vmlinux");
 	b->initrd = bake_or_default(c, o->initrd, "initrd");
 	b->cmdline = strdup(o->cmdline ? o->cmdline : "");
 	if (!b->root || !b->run || !b->rootfs || !b->kernel || !b->initrd ||

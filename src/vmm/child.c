@@ -77,6 +77,9 @@ int child_arrange(const struct child *c, int *keep_fd, const char **ret_step)
 	signal(SIGCHLD, SIG_DFL);
 	/* Not the daemon's terminal: its Ctrl-C is not for guests. */
 	setsid();
+	*ret_step = "leave the daemon's directory";
+	if (chdir("/") < 0)
+		return -errno;
 	*ret_step = "duplicate fds";
 	r = child_fds(c, keep_fd);
 	if (r < 0)

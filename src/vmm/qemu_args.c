@@ -180,7 +180,8 @@ static void qemu_kernel(struct qemu_args *a, const struct vmm_host_facts *f,
 		  qemu_text(a,
 			    "console=ttyS0 quiet panic=-1 reboot=t "
 			    "i8042.noaux i8042.nokbd 8250.nr_uarts=1 "
-			    "nowatchdog random.trust_cpu=on apparmor=0 "
+			    "nowatchdog random.trust_cpu=on "
+			    "lsm=landlock,yama "
 			    "audit=0 transparent_hugepage=never psi=0 "
 			    "sysctl.vm.compaction_proactiveness=0 "
 			    "sysctl.vm.stat_interval=3600 "
@@ -212,9 +213,12 @@ int qemu_args_make(struct qemu_args *a, const struct vmm_host_facts *f,
 	 * without a network: the card is there, a cable only on request. */
 	if (s->net_user)
 		qemu_pair(a, "-netdev", "user,id=net");
+	/* No announcement after a restore: the card tells the kernel, which
+	 * tells everybody, 1,000 translated blocks later. */
 	qemu_pair(a, "-device",
-		  s->net_user ? "virtio-net-device,netdev=net" :
-				"virtio-net-device");
+		  s->net_user ?
+			  "virtio-net-device,guest_announce=off,netdev=net" :
+			  "virtio-net-device,guest_announce=off");
 	if (s->kernel)
 		qemu_kernel(a, f, s, khz);
 	else

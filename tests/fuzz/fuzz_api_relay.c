@@ -85,8 +85,10 @@ static void pair(int fd[2])
 
 static void set(struct stage *s)
 {
-	static const struct channel_events channel_events = { on_ready,
-							      on_broken };
+	static const struct channel_events channel_events = {
+		.ready = on_ready,
+		.broken = on_broken,
+	};
 	static const struct relay_events relay_events = { on_channel,
 							  on_closed };
 	struct err e = ERR_NULL;

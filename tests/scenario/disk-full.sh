@@ -21,20 +21,21 @@ standing=$(byre create base --name standing) || fail create
 answers standing || fail "standing does not answer"
 images=$(ls "$BYRE_ROOT/images")
 
-# Leave $1 KiB.
+# Leave $1 KiB, more or less.
 fill()
 {
-	local free
+	local free i
 
 	rm -f "$D/mnt/filler"
-	free=$(df --output=avail -k "$D/mnt" | tail -n 1)
-	fallocate -l $((free - $1))K "$D/mnt/filler" 2>/dev/null ||
-		dd if=/dev/zero of="$D/mnt/filler" bs=64K status=none \
-			count=$(((free - $1) / 64)) 2>/dev/null
-	# Bits fallocate could not get.
-	if [ "$1" = 0 ]; then
-		cat /dev/zero >>"$D/mnt/filler" 2>/dev/null
-	fi
+	# What was deleted is free once the journal knows.
+	sync -f "$D/mnt"
+	for i in 1 2 3; do
+		free=$(df --output=avail -k "$D/mnt" | tail -n 1)
+		[ "$free" -gt "$1" ] || break
+		head -c $(((free - $1) * 1024)) /dev/zero >>"$D/mnt/filler" \
+			2>/dev/null
+		sync -f "$D/mnt"
+	done
 }
 
 # A bake that runs out early, in the middle, late.
@@ -57,10 +58,10 @@ for room in 1000 20000 60000; do
 done
 
 # Creates until there is no room.
-for room in 1200 0; do
+for room in 300 0; do
 	fill $room
 	made=()
-	for i in $(seq 12); do
+	for i in $(seq 60); do
 		run byre create base
 		[ "$RC" = 0 ] || break
 		made+=("$OUT")
@@ -107,10 +108,14 @@ run byre run base -- echo again
 expect_out again
 
 # The disk is full and the daemon starts.
-daemon_stop KILL
-fill 0
-daemon_start
-answers standing || fail "standing does not answer after a start on a full disk"
-byre ls >/dev/null || fail "ls on a full disk"
+for signal in KILL TERM; do
+	daemon_stop $signal
+	fill 0
+	daemon_start
+	answers standing || fail "no answer after a start on a full disk"
+	byre ls >/dev/null || fail "ls on a full disk"
+done
+byre rm -f standing || fail "rm on a full disk"
+only_these
 rm -f "$D/mnt/filler"
 finish

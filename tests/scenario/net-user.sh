@@ -20,6 +20,7 @@ while True:
     c.close()
 END
 OURS+=($!)
+disown
 until_true 10 "the server listens" test -s "$D/port"
 port=$(cat "$D/port")
 

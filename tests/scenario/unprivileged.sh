@@ -51,7 +51,7 @@ for id in $a $b; do
 		fail "$id maps an image shared"
 	fi
 	# Nothing of the daemon's environment.
-	grep -zq '^BYRE_\|^HOME=\|^SSH' "/proc/$pid/environ" &&
+	grep -zq '^BYRE_R\|^HOME=\|^PATH=\|^SSH' "/proc/$pid/environ" &&
 		fail "environment of $id: $(tr '\0' ' ' <"/proc/$pid/environ")"
 	[ "$(readlink "/proc/$pid/cwd")" = / ] || say "cwd: $(readlink "/proc/$pid/cwd")"
 done
