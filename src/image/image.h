@@ -81,7 +81,7 @@ struct image_manifest {
 	uint32_t vcpus;
 	bool share; /* template: guests share pages; none: they do not */
 	bool net; /* its warm-up commands had a network */
-	double boot_ms; /* cold boot to agent, as measured by the bake */
+	double boot_ms; /* cold boot to the first command's answer */
 	struct image_file_info file[IMAGE_FILE_COUNT];
 };
 

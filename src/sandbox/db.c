@@ -6,6 +6,11 @@
  * change is its own transaction. They run in the loop: with the write-ahead log
  * and no fsync a commit is some tens of microseconds, less than handing it to
  * a worker and back.
+ *
+ * The lock is for good (locking_mode=EXCLUSIVE): there is one daemon anyway, and
+ * then the index of the log is in memory. As a mapped file it kills the daemon
+ * with SIGBUS when the disk is full and its blocks are smaller than a page. To
+ * look into a living database, copy byre.db and byre.db-wal.
  */
 #include "sandbox/db.h"
 
@@ -140,6 +145,7 @@ static int db_prepare(struct db *db, struct err *e)
 	sqlite3_file_control(db->sql, "main", SQLITE_FCNTL_PERSIST_WAL,
 			     &persist);
 	if (sqlite3_exec(db->sql,
+			 "PRAGMA locking_mode=EXCLUSIVE;"
 			 "PRAGMA journal_mode=WAL;"
 			 "PRAGMA synchronous=NORMAL;",
 			 NULL, NULL, NULL) != SQLITE_OK ||

@@ -181,7 +181,7 @@ static void qemu_kernel(struct qemu_args *a, const struct vmm_host_facts *f,
 			    "console=ttyS0 quiet panic=-1 reboot=t "
 			    "i8042.noaux i8042.nokbd 8250.nr_uarts=1 "
 			    "nowatchdog random.trust_cpu=on "
-			    "lsm=landlock,yama "
+			    "lsm=landlock,yama noautogroup "
 			    "audit=0 transparent_hugepage=never psi=0 "
 			    "sysctl.vm.compaction_proactiveness=0 "
 			    "sysctl.vm.stat_interval=3600 "

@@ -425,6 +425,15 @@ image_of()
 	return 1
 }
 
+# What a daemon has in its database: it holds the lock, so from a copy.
+rows()
+{
+	rm -rf "$D/db"
+	mkdir "$D/db"
+	cp "$BYRE_ROOT"/byre.db "$BYRE_ROOT"/byre.db-wal "$D/db/" 2>/dev/null
+	sqlite3 "$D/db/byre.db" "$1" | sort
+}
+
 # Nothing half-made: the files, rows and processes are those of the $@ ids (or
 # of none).
 only_these()
@@ -437,14 +446,11 @@ only_these()
 		same "$have" "$want" "directories in $where/sandboxes"
 	done
 	if command -v sqlite3 >/dev/null; then
-		have=$(sqlite3 "$BYRE_ROOT/byre.db" 'SELECT id FROM sandboxes' |
-			sort)
-		same "$have" "$want" "rows of sandboxes"
-		have=$(sqlite3 "$BYRE_ROOT/byre.db" 'SELECT id FROM bakes')
-		same "$have" "" "rows of bakes"
-		have=$(sqlite3 "$BYRE_ROOT/byre.db" 'SELECT dir FROM templates' |
-			sort)
-		same "$(ls "$BYRE_ROOT/images" | sort)" "$have" \
+		same "$(rows 'SELECT id FROM sandboxes')" "$want" \
+			"rows of sandboxes"
+		same "$(rows 'SELECT id FROM bakes')" "" "rows of bakes"
+		same "$(ls "$BYRE_ROOT/images" | sort)" \
+			"$(rows 'SELECT dir FROM templates')" \
 			"directories of images"
 	fi
 	have=$(own_vmms | wc -l)
