@@ -203,10 +203,10 @@ void identity_place(void)
 {
 	mkdir("/run/byre", 0755);
 	identity_fd.random = open("/dev/urandom", O_RDWR | O_CLOEXEC);
-	identity_fd.hostname = identity_place_file("/etc/hostname", 0,
-						   "/run/byre/hostname");
-	identity_fd.machine_id = identity_place_file(
-		"/etc/machine-id", O_CREAT, "/run/byre/machine-id");
+	identity_fd.hostname =
+		identity_place_file("/etc/hostname", 0, "/run/byre/hostname");
+	identity_fd.machine_id = identity_place_file("/etc/machine-id", O_CREAT,
+						     "/run/byre/machine-id");
 	identity_fd.dbus_id = identity_place_file("/var/lib/dbus/machine-id", 0,
 						  "/run/byre/dbus-machine-id");
 }

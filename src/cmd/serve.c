@@ -113,7 +113,8 @@ static void serve_limits(void)
 }
 
 /* The option, else the environment, else the default; absolute. */
-static char *serve_dir(const char *option, const char *env, const char *fallback)
+static char *serve_dir(const char *option, const char *env,
+		       const char *fallback)
 {
 	const char *given = option ? option : getenv(env);
 	guard_free char *cwd = NULL;

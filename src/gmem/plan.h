@@ -120,13 +120,17 @@ int plan_finish(struct plan *p, int *ret_fd, struct err *e) must_check;
 /* ---- reading what the shim says (the daemon; never trusts it) ---- */
 
 struct plan_view {
-	const struct gmem_plan *head; /* shared with the VMM: copy, then judge */
+	const struct gmem_plan
+		*head; /* shared with the VMM: copy, then judge */
 	const uint8_t *bitmap;
 	uint64_t ram_bytes; /* the value the daemon knows, not the header's */
 	uint64_t map_len;
 };
 
-#define PLAN_VIEW_NULL { .head = NULL }
+#define PLAN_VIEW_NULL       \
+	{                    \
+		.head = NULL \
+	}
 
 /* Map @fd read-only; sizes are computed from @ram_bytes and checked. */
 int plan_view_open(int fd, uint64_t ram_bytes, struct plan_view *ret,

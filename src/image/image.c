@@ -163,10 +163,10 @@ static int image_verify_plain(const struct image *i, enum image_file f,
 	char hex[DIGEST_HEX];
 	int r;
 
-	r = f == IMAGE_DISK ? chunk_file_digest(i->fd[f],
-						i->manifest.file[f].bytes, hex,
-						e) :
-			      digest_of_fd(i->fd[f], hex, e);
+	r = f == IMAGE_DISK
+		    ? chunk_file_digest(i->fd[f], i->manifest.file[f].bytes,
+					hex, e)
+		    : digest_of_fd(i->fd[f], hex, e);
 	if (r < 0) {
 		err_prefix(e, "%s", image_file_name(f));
 		return r;

@@ -117,8 +117,8 @@ static int seal_digest(const struct seal *s, enum image_file f, int fd,
 
 	if (f == IMAGE_MEMORY)
 		return seal_memory(s, fd, hex, e);
-	r = f == IMAGE_DISK ? chunk_file_digest(fd, bytes, hex, e) :
-			      digest_of_fd(fd, hex, e);
+	r = f == IMAGE_DISK ? chunk_file_digest(fd, bytes, hex, e)
+			    : digest_of_fd(fd, hex, e);
 	if (r < 0)
 		err_prefix(e, "%s", image_file_name(f));
 	return r;

@@ -66,8 +66,8 @@ int channel_open(struct channel *c, struct channel_stream *s, uint8_t *frame,
 
 /* Send another frame on an open stream; the number is patched in. DATA is
  * charged against s->credit: -EAGAIN when it does not fit. */
-int channel_send(struct channel_stream *s, uint8_t *frame, size_t len)
-	must_check;
+int channel_send(struct channel_stream *s, uint8_t *frame,
+		 size_t len) must_check;
 
 /* @bytes of @ch have left the owner's hands. */
 void channel_credit(struct channel_stream *s, enum wire_channel ch,

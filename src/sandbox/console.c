@@ -97,8 +97,7 @@ static void console_ready(struct loop_fd *f, unused uint32_t events)
 		return;
 	loop_fd_set(&c->source, 0);
 	if (loop_timer_set(c->loop, &c->timer,
-			   c->loop->now_ns + CONSOLE_TICK_NS,
-			   console_tick) < 0)
+			   c->loop->now_ns + CONSOLE_TICK_NS, console_tick) < 0)
 		console_tick(&c->timer);
 }
 
@@ -174,9 +173,9 @@ void console_last_line(const char *path, char *out, size_t size)
 	guard_fd int fd = open(path, O_RDONLY | O_CLOEXEC);
 	char tail[CONSOLE_TAIL];
 	off_t end = fd >= 0 ? lseek(fd, 0, SEEK_END) : 0;
-	off_t from = end > (off_t)sizeof(tail) - 1 ?
-			     end - ((off_t)sizeof(tail) - 1) :
-			     0;
+	off_t from = end > (off_t)sizeof(tail) - 1
+			     ? end - ((off_t)sizeof(tail) - 1)
+			     : 0;
 	char *line;
 	ssize_t n;
 

@@ -147,8 +147,8 @@ static void create_identity_frame(struct channel_stream *st,
 		err_drop(wire_find_str(f, WIRE_K_MESSAGE, message,
 				       sizeof(message)));
 		create_fail_code(s, EIO,
-				 *message ? message :
-					    "the agent could not renew the "
+				 *message ? message
+					  : "the agent could not renew the "
 					    "guest's identity");
 		return;
 	}
@@ -318,10 +318,11 @@ static int create_check(struct registry *r, const struct sandbox_options *o,
 		return err_set(e, EINVAL, "create: \"%s\" is no template name",
 			       o->template ? o->template : "");
 	if (o->name && !parse_name_ok(o->name))
-		return err_set(e, EINVAL,
-			       "create: \"%s\" is no name: letters, digits, _ . "
-			       "- and at most 63 of them",
-			       o->name);
+		return err_set(
+			e, EINVAL,
+			"create: \"%s\" is no name: letters, digits, _ . "
+			"- and at most 63 of them",
+			o->name);
 	if (o->name && registry_find(r, o->name))
 		return err_set(e, EEXIST,
 			       "create: the name %s is taken by sandbox %s",
@@ -380,7 +381,8 @@ static int create_fill(struct sandbox *s, const struct sandbox_options *o,
 
 	create_new_id(s->registry, id); /* s itself is in the registry */
 	snprintf(s->row.id, sizeof(s->row.id), "%s", id);
-	snprintf(s->row.name, sizeof(s->row.name), "%s", o->name ? o->name : "");
+	snprintf(s->row.name, sizeof(s->row.name), "%s",
+		 o->name ? o->name : "");
 	snprintf(s->row.template, sizeof(s->row.template), "%s", o->template);
 	s->row.net = o->net_user;
 	s->row.created_ns = clock_real_ns();

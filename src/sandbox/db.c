@@ -84,7 +84,7 @@ static const char db_schema[] =
 	" ready_ns INT, total_ns INT);"
 	"CREATE TABLE IF NOT EXISTS bakes (id TEXT PRIMARY KEY);"
 	"PRAGMA user_version=" DB_TEXT(DB_VERSION) ";"
-	"COMMIT;";
+						   "COMMIT;";
 
 struct db {
 	sqlite3 *sql;
@@ -156,8 +156,8 @@ static int db_prepare(struct db *db, struct err *e)
 		return err_set(e, ENOTSUP,
 			       "database: version %d, this byre knows %d", have,
 			       DB_VERSION);
-	if (have == 0 && sqlite3_exec(db->sql, db_schema, NULL, NULL, NULL) !=
-				 SQLITE_OK)
+	if (have == 0 &&
+	    sqlite3_exec(db->sql, db_schema, NULL, NULL, NULL) != SQLITE_OK)
 		return db_error(db, "create tables", e);
 	for (int i = 0; i < DB_STATEMENT_COUNT; i++)
 		if (sqlite3_prepare_v3(db->sql, db_sql[i], -1,
@@ -179,8 +179,7 @@ static void db_reserve(const char *path)
 	guard_fd int fd = log ? open(log, O_RDWR | O_CLOEXEC) : -1;
 
 	if (fd >= 0)
-		err_drop(fallocate(fd, FALLOC_FL_KEEP_SIZE, 0,
-				   DB_LOG_RESERVE));
+		err_drop(fallocate(fd, FALLOC_FL_KEEP_SIZE, 0, DB_LOG_RESERVE));
 }
 
 int db_open(const char *root, struct db **ret, struct err *e)
@@ -195,11 +194,11 @@ int db_open(const char *root, struct db **ret, struct err *e)
 	}
 	db->lock_fd = -1;
 	r = db_lock(db, root, e);
-	if (r == 0 && sqlite3_open_v2(path, &db->sql,
-				      SQLITE_OPEN_READWRITE |
-					      SQLITE_OPEN_CREATE |
-					      SQLITE_OPEN_NOMUTEX,
-				      NULL) != SQLITE_OK)
+	if (r == 0 &&
+	    sqlite3_open_v2(path, &db->sql,
+			    SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE |
+				    SQLITE_OPEN_NOMUTEX,
+			    NULL) != SQLITE_OK)
 		r = db_error(db, path, e);
 	if (r == 0)
 		r = db_prepare(db, e);

@@ -32,13 +32,13 @@ struct db_template {
 
 typedef int (*db_template_fn)(const struct db_template *t, void *arg);
 
-int db_template_put(struct db *db, const struct db_template *t, struct err *e)
-	must_check;
-int db_template_delete(struct db *db, const char *name, struct err *e)
-	must_check;
+int db_template_put(struct db *db, const struct db_template *t,
+		    struct err *e) must_check;
+int db_template_delete(struct db *db, const char *name,
+		       struct err *e) must_check;
 /* A negative result of @fn ends it and is returned. */
-int db_templates(struct db *db, db_template_fn fn, void *arg, struct err *e)
-	must_check;
+int db_templates(struct db *db, db_template_fn fn, void *arg,
+		 struct err *e) must_check;
 
 /* ---- sandboxes ---- */
 
@@ -61,11 +61,11 @@ struct db_sandbox {
 typedef int (*db_sandbox_fn)(const struct db_sandbox *s, void *arg);
 
 /* Insert or replace. */
-int db_sandbox_put(struct db *db, const struct db_sandbox *s, struct err *e)
-	must_check;
+int db_sandbox_put(struct db *db, const struct db_sandbox *s,
+		   struct err *e) must_check;
 int db_sandbox_delete(struct db *db, const char *id, struct err *e) must_check;
-int db_sandboxes(struct db *db, db_sandbox_fn fn, void *arg, struct err *e)
-	must_check;
+int db_sandboxes(struct db *db, db_sandbox_fn fn, void *arg,
+		 struct err *e) must_check;
 
 /* ---- bakes under way: ids of VMMs that nobody adopts ---- */
 
@@ -73,5 +73,4 @@ typedef int (*db_bake_fn)(const char *id, void *arg);
 
 int db_bake_put(struct db *db, const char *id, struct err *e) must_check;
 int db_bake_delete(struct db *db, const char *id, struct err *e) must_check;
-int db_bakes(struct db *db, db_bake_fn fn, void *arg, struct err *e)
-	must_check;
+int db_bakes(struct db *db, db_bake_fn fn, void *arg, struct err *e) must_check;

@@ -65,7 +65,7 @@ struct sandbox {
 	bool removing; /* files are being deleted */
 };
 
-#define SANDBOX_LOG(level, s, fmt, ...)                                     \
+#define SANDBOX_LOG(level, s, fmt, ...) \
 	log_##level("sandbox=%s " fmt, (s)->row.id, ##__VA_ARGS__)
 
 /* registry.c */

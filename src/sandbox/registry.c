@@ -118,8 +118,8 @@ struct sandbox *registry_next(struct registry *r, struct sandbox *after)
 {
 	struct list *next = after ? after->link.next : r->sandboxes.next;
 
-	return next == &r->sandboxes ? NULL :
-				       list_entry(next, struct sandbox, link);
+	return next == &r->sandboxes ? NULL
+				     : list_entry(next, struct sandbox, link);
 }
 
 size_t registry_count(const struct registry *r)
@@ -192,8 +192,8 @@ static int registry_keep_row(const struct db_sandbox *row, void *arg)
 
 static int registry_add_stray(struct registry_rows *rows, const char *id)
 {
-	struct stray_id *p = realloc(rows->stray,
-				     (rows->n_stray + 1) * sizeof(*p));
+	struct stray_id *p =
+		realloc(rows->stray, (rows->n_stray + 1) * sizeof(*p));
 
 	if (!p)
 		return -ENOMEM;
@@ -259,10 +259,10 @@ static int adopt_row(struct registry *r, const struct db_sandbox *row,
 				return 0; /* its exit follows */
 			}
 			sandbox_ended(s,
-				      mine.code == ESRCH ?
-					      "the VMM ended while no daemon "
-					      "was watching" :
-					      mine.msg,
+				      mine.code == ESRCH
+					      ? "the VMM ended while no daemon "
+						"was watching"
+					      : mine.msg,
 				      false);
 			return 0;
 		}
@@ -272,8 +272,7 @@ static int adopt_row(struct registry *r, const struct db_sandbox *row,
 }
 
 /* Directories below @parent that no row explains. */
-static int registry_sweep(struct registry *r, const char *parent,
-			  struct err *e)
+static int registry_sweep(struct registry *r, const char *parent, struct err *e)
 {
 	guard_free char *path = io_path("%s/sandboxes", parent);
 	guard_dir DIR *d = path ? opendir(path) : NULL;
@@ -285,8 +284,7 @@ static int registry_sweep(struct registry *r, const char *parent,
 		guard_free char *stray = NULL;
 		int ret;
 
-		if (entry->d_name[0] == '.' ||
-		    registry_find(r, entry->d_name))
+		if (entry->d_name[0] == '.' || registry_find(r, entry->d_name))
 			continue;
 		stray = io_path("%s/%s", path, entry->d_name);
 		if (!stray)
@@ -313,8 +311,8 @@ static int registry_adopt_rows(struct registry *r, struct registry_rows *rows,
 	for (size_t i = 0; ret == 0 && i < rows->n_stray; i++) {
 		ret = db_bake_delete(r->config.db, rows->stray[i].id, e);
 		if (ret == 0)
-			ret = db_sandbox_delete(r->config.db,
-						rows->stray[i].id, e);
+			ret = db_sandbox_delete(r->config.db, rows->stray[i].id,
+						e);
 	}
 	for (size_t i = 0; ret == 0 && i < rows->n; i++)
 		if (rows->row[i].state != SANDBOX_CREATING)

@@ -28,10 +28,8 @@
 #include <sys/syscall.h>
 
 static const char *const sandbox_state_names[] = {
-	[SANDBOX_CREATING] = "creating",
-	[SANDBOX_RUNNING] = "running",
-	[SANDBOX_PAUSED] = "paused",
-	[SANDBOX_EXITED] = "exited",
+	[SANDBOX_CREATING] = "creating", [SANDBOX_RUNNING] = "running",
+	[SANDBOX_PAUSED] = "paused",     [SANDBOX_EXITED] = "exited",
 	[SANDBOX_FAILED] = "failed",
 };
 _Static_assert(nitems(sandbox_state_names) == SANDBOX_STATE_COUNT,
@@ -249,8 +247,8 @@ void sandbox_arm_ttl(struct sandbox *s)
 	if (sandbox_alive(s)) {
 		if (!s->row.ends_ns)
 			return;
-		left = s->row.ends_ns > now_real ? s->row.ends_ns - now_real :
-						   0;
+		left = s->row.ends_ns > now_real ? s->row.ends_ns - now_real
+						 : 0;
 	}
 	err_drop(loop_timer_set(loop, &s->ttl, loop->now_ns + left,
 				sandbox_ttl_over));
@@ -272,8 +270,8 @@ static void sandbox_cleanup_run(struct worker_job *job)
 	struct sandbox_cleanup *c =
 		container_of(job, struct sandbox_cleanup, job);
 
-	err_drop(c->everything ? workdir_remove(&c->dir, &c->e) :
-				 workdir_remove_disk(&c->dir, &c->e));
+	err_drop(c->everything ? workdir_remove(&c->dir, &c->e)
+			       : workdir_remove_disk(&c->dir, &c->e));
 }
 
 static void sandbox_cleanup_done(struct worker_job *job)
@@ -367,8 +365,8 @@ static void sandbox_vmm_started(void *arg, const struct err *e)
 		vmm_kill(s->vmm, e->msg);
 		return;
 	}
-	s->row.state = vmm_state(s->vmm) == VMM_PAUSED ? SANDBOX_PAUSED :
-							 SANDBOX_RUNNING;
+	s->row.state = vmm_state(s->vmm) == VMM_PAUSED ? SANDBOX_PAUSED
+						       : SANDBOX_RUNNING;
 	sandbox_record(s);
 	SANDBOX_LOG(info, s, "event=adopted pid=%d state=%s", s->row.proc.pid,
 		    sandbox_state_name(s->row.state));
@@ -426,9 +424,9 @@ static void sandbox_ran(void *arg, const struct err *e)
 	struct sandbox *s = arg;
 
 	if (e->code == 0) {
-		s->row.state = vmm_state(s->vmm) == VMM_PAUSED ?
-				       SANDBOX_PAUSED :
-				       SANDBOX_RUNNING;
+		s->row.state = vmm_state(s->vmm) == VMM_PAUSED
+				       ? SANDBOX_PAUSED
+				       : SANDBOX_RUNNING;
 		sandbox_record(s);
 		SANDBOX_LOG(info, s, "event=%s",
 			    sandbox_state_name(s->row.state));
@@ -460,8 +458,8 @@ static int sandbox_change(struct sandbox *s, bool pause, sandbox_done_fn done,
 			       verb, s->row.id);
 	if (waiter_add(&s->runners, done, arg) < 0)
 		return err_errno(e, ENOMEM, "%s sandbox %s", verb, s->row.id);
-	r = pause ? vmm_pause(s->vmm, sandbox_ran, s) :
-		    vmm_resume(s->vmm, sandbox_ran, s);
+	r = pause ? vmm_pause(s->vmm, sandbox_ran, s)
+		  : vmm_resume(s->vmm, sandbox_ran, s);
 	if (r < 0) {
 		waiters_forget(&s->runners, arg);
 		err_set(e, -r, "%s sandbox %s: %s", verb, s->row.id,

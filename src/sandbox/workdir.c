@@ -181,15 +181,15 @@ static int workdir_populate(struct plan *plan, const struct bitmap *ws)
 			continue;
 		}
 		r = len ? plan_populate(plan, start * IMAGE_PAGE,
-					len * IMAGE_PAGE) :
-			  0;
+					len * IMAGE_PAGE)
+			: 0;
 		if (r < 0)
 			return r;
 		start = i;
 		len = run;
 	}
-	return len ? plan_populate(plan, start * IMAGE_PAGE, len * IMAGE_PAGE) :
-		     0;
+	return len ? plan_populate(plan, start * IMAGE_PAGE, len * IMAGE_PAGE)
+		   : 0;
 }
 
 static int workdir_plan(struct workdir *w, struct image *image, struct err *e)
@@ -204,8 +204,8 @@ static int workdir_plan(struct workdir *w, struct image *image, struct err *e)
 		r = plan_new(PLAN_PRIVATE, m->memory_bytes, &x.plan, e);
 		if (r < 0)
 			return r;
-		r = image_extents(image_zeromap(image), min_run,
-				  workdir_extent, &x);
+		r = image_extents(image_zeromap(image), min_run, workdir_extent,
+				  &x);
 		if (r == 0)
 			r = workdir_populate(x.plan, image_workingset(image));
 		if (r == 0)

@@ -73,9 +73,9 @@ enum bake_step {
 
 static const char *const bake_step_names[] = {
 	[BAKE_PREPARE] = "prepare", [BAKE_BOOT] = "boot",
-	[BAKE_WARM] = "warm",	    [BAKE_SETTLE] = "settle",
-	[BAKE_SAVE] = "save",	    [BAKE_SEAL] = "seal",
-	[BAKE_TRIAL] = "trial",	    [BAKE_PUBLISH] = "publish",
+	[BAKE_WARM] = "warm",       [BAKE_SETTLE] = "settle",
+	[BAKE_SAVE] = "save",       [BAKE_SEAL] = "seal",
+	[BAKE_TRIAL] = "trial",     [BAKE_PUBLISH] = "publish",
 };
 _Static_assert(nitems(bake_step_names) == BAKE_STEP_COUNT, "a name for each");
 
@@ -263,7 +263,8 @@ static void bake_work_done(struct worker_job *job)
 }
 
 /* @run sets b->e through bake_work_error(). */
-static void bake_work(struct bake *b, worker_fn run, void (*next)(struct bake *))
+static void bake_work(struct bake *b, worker_fn run,
+		      void (*next)(struct bake *))
 {
 	b->working = true;
 	b->next = next;
@@ -392,8 +393,8 @@ static int bake_prepare_files(struct bake *b, struct err *e)
 	if (r < 0)
 		return r;
 	bake_kernel_release(b->kernel, b->m.kernel, sizeof(b->m.kernel));
-	b->memory_fd = open(memory, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC,
-			    0600);
+	b->memory_fd =
+		open(memory, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
 	if (b->memory_fd < 0)
 		return err_errno(e, errno, "create %s", memory);
 	if (ftruncate(b->memory_fd, (off_t)b->m.memory_bytes) < 0)
@@ -500,9 +501,9 @@ static void bake_warm_result(struct rig *g, const struct wire_frame *f)
 		/* A cold boot ends where a create does: with the answer to a
 		 * first command. */
 		if (b->next_warm == 0 && !b->second_round)
-			b->m.boot_ms = (double)(clock_mono_ns() -
-						b->boot_start_ns) /
-				       1000000.0;
+			b->m.boot_ms =
+				(double)(clock_mono_ns() - b->boot_start_ns) /
+				1000000.0;
 		b->next_warm++;
 		if (b->trial_open)
 			bake_trial_warm(b);
@@ -542,8 +543,8 @@ static void bake_command(struct bake *b)
 	wire_put_str(&o, WIRE_K_ARG, bake_warm_command(b));
 	wire_put_u64(&o, WIRE_K_TIMEOUT, b->timeout_ns);
 	n = wire_end(&o);
-	r = n < 0 ? n :
-		    rig_request(&b->rig, mem, (size_t)n, "warm-up",
+	r = n < 0 ? n
+		  : rig_request(&b->rig, mem, (size_t)n, "warm-up",
 				b->timeout_ns + 5 * NS_PER_SEC, bake_output,
 				bake_warm_result);
 	if (r < 0)
@@ -590,9 +591,9 @@ static void bake_ask(struct bake *b, enum wire_type type, bool drop,
 	if (drop)
 		wire_put_u64(&o, WIRE_K_DROP, 1);
 	n = wire_end(&o);
-	r = n < 0 ? n :
-		    rig_request(&b->rig, mem, (size_t)n, doing,
-				BAKE_REQUEST_NS, NULL, result);
+	r = n < 0 ? n
+		  : rig_request(&b->rig, mem, (size_t)n, doing, BAKE_REQUEST_NS,
+				NULL, result);
 	if (r < 0)
 		bake_fail_code(b, -r, doing);
 }
@@ -689,9 +690,8 @@ static void bake_balloon_state(void *arg, const struct err *e,
 		bake_fail(b, e);
 		return;
 	}
-	b->balloon_stall = now->actual_bytes == b->balloon_last ?
-				   b->balloon_stall + 1 :
-				   0;
+	b->balloon_stall =
+		now->actual_bytes == b->balloon_last ? b->balloon_stall + 1 : 0;
 	b->balloon_last = now->actual_bytes;
 	there = now->actual_bytes == b->balloon_target;
 	if (!there && (b->deflating || b->balloon_stall < BAKE_STALL)) {
@@ -791,9 +791,10 @@ static int bake_overlay(struct bake *b, struct err *e)
 	guard_free char *path = io_path("%s/overlay", b->image_dir);
 	guard_free char *disk = io_path("%s/disk", b->image_dir);
 	char size[32];
-	const char *argv[] = { "qemu-img", "create", "-q", "-f",
-			       "qcow2",	   "-o",     "lazy_refcounts=on",
-			       path,	   size,     NULL };
+	const char *argv[] = {
+		"qemu-img",          "create", "-q", "-f", "qcow2", "-o",
+		"lazy_refcounts=on", path,     size, NULL
+	};
 	struct stat st;
 
 	if (!path || !disk)
@@ -947,7 +948,8 @@ static void bake_trial_note(struct bake *b)
 	struct err e = ERR_NULL;
 	uint64_t n = b->m.memory_bytes / IMAGE_PAGE;
 
-	if (plan_view_open(b->trial.plan_fd, b->m.memory_bytes, &view, &e) < 0 ||
+	if (plan_view_open(b->trial.plan_fd, b->m.memory_bytes, &view, &e) <
+		    0 ||
 	    bitmap_init(&now, n) < 0) {
 		bake_fail_code(b, ENOMEM, "trial");
 		return;
@@ -997,8 +999,8 @@ static void bake_identity(struct bake *b, const char *hostname,
 	wire_put_str(&o, WIRE_K_HOSTNAME, hostname);
 	wire_put_str(&o, WIRE_K_MACHINE_ID, "00000000000000000000000000000001");
 	n = wire_end(&o);
-	r = n < 0 ? n :
-		    rig_request(&b->rig, mem, (size_t)n, "identity",
+	r = n < 0 ? n
+		  : rig_request(&b->rig, mem, (size_t)n, "identity",
 				BAKE_REQUEST_NS, NULL, result);
 	if (r < 0)
 		bake_fail_code(b, -r, "identity");
@@ -1017,8 +1019,8 @@ static void bake_drop_holes(const struct bake *b)
 	guard_free char *path = io_path("%s/zeromap", b->image_dir);
 	struct bitmap zero = BITMAP_NULL;
 
-	if (!path || bitmap_read(path, b->m.memory_bytes / IMAGE_PAGE, &zero,
-				 NULL) < 0)
+	if (!path ||
+	    bitmap_read(path, b->m.memory_bytes / IMAGE_PAGE, &zero, NULL) < 0)
 		return;
 	for (uint64_t i = 0, run; i < zero.n; i += run) {
 		run = bitmap_run(&zero, i);
@@ -1068,14 +1070,15 @@ static void bake_publish(struct bake *b)
 
 /* ---- start ---- */
 
-static int bake_check(const struct bake_config *c,
-		      const struct bake_options *o, struct err *e)
+static int bake_check(const struct bake_config *c, const struct bake_options *o,
+		      struct err *e)
 {
 	if (!o->name || !parse_name_ok(o->name))
-		return err_set(e, EINVAL,
-			       "bake: \"%s\" is no name: letters, digits, _ . - "
-			       "and at most 63 of them",
-			       o->name ? o->name : "");
+		return err_set(
+			e, EINVAL,
+			"bake: \"%s\" is no name: letters, digits, _ . - "
+			"and at most 63 of them",
+			o->name ? o->name : "");
 	if (!o->rootfs || o->rootfs[0] != '/')
 		return err_set(e, EINVAL,
 			       "bake %s: rootfs must be an absolute path",
@@ -1162,9 +1165,9 @@ static int bake_check_files(const struct bake *b, struct err *e)
 	return 0;
 }
 
-int bake_start(const struct bake_config *config,
-	       const struct bake_options *o, const struct bake_events *events,
-	       void *arg, struct bake **ret, struct err *e)
+int bake_start(const struct bake_config *config, const struct bake_options *o,
+	       const struct bake_events *events, void *arg, struct bake **ret,
+	       struct err *e)
 {
 	struct bake *b;
 	int r = bake_check(config, o, e);

@@ -146,8 +146,7 @@ int rig_start(struct rig *g, struct loop *loop, struct vmm_host *host,
 	r = vmm_start(host, spec, &rig_vmm_events, g, &g->vmm, e);
 	if (r == 0)
 		r = rig_connect(g, e);
-	if (r == 0 && loop_timer_set(loop, &g->timer,
-				     loop->now_ns + timeout_ns,
+	if (r == 0 && loop_timer_set(loop, &g->timer, loop->now_ns + timeout_ns,
 				     rig_overdue) < 0)
 		r = err_errno(e, ENOMEM, "timer");
 	return r;
@@ -180,8 +179,7 @@ static void rig_stream_broken(struct channel_stream *s,
 }
 
 int rig_request(struct rig *g, uint8_t *frame, size_t len, const char *doing,
-		uint64_t timeout_ns, rig_output_fn output,
-		rig_result_fn result)
+		uint64_t timeout_ns, rig_output_fn output, rig_result_fn result)
 {
 	int r;
 

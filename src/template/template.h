@@ -40,8 +40,8 @@ struct template_info templates_info(struct templates *t, size_t i);
 
 /* Forget the name, then delete the files. -EBUSY with the number of sandboxes
  * that use it, -ENOENT. */
-int templates_remove(struct templates *t, struct registry *r,
-		     const char *name, struct err *e) must_check;
+int templates_remove(struct templates *t, struct registry *r, const char *name,
+		     struct err *e) must_check;
 
 /* The bake publishes here: @dir (complete, sealed) becomes template @name; an
  * older one of that name is replaced when @replace, else -EEXIST. */

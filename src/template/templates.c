@@ -41,7 +41,8 @@ struct template_waiter {
 	void *arg;
 };
 
-struct template {
+struct template
+{
 	struct templates *owner;
 	struct db_template row;
 	struct image *image; /* OPEN */
@@ -443,8 +444,8 @@ int templates_new(struct loop *loop, struct worker *worker,
 	t->host = host;
 	t->db = db;
 	t->dir = io_path("%s/images", root);
-	r = t->dir ? io_mkdirs(t->dir, 0700, e) :
-		     err_errno(e, ENOMEM, "templates");
+	r = t->dir ? io_mkdirs(t->dir, 0700, e)
+		   : err_errno(e, ENOMEM, "templates");
 	if (r == 0) {
 		r = db_templates(db, template_load, t, e);
 		if (r == -ENOMEM)

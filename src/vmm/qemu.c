@@ -236,8 +236,7 @@ static void qemu_greeting(void *arg)
 
 static void qemu_on_shutdown(struct qemu *q, json_t *data)
 {
-	const char *reason =
-		json_string_value(json_object_get(data, "reason"));
+	const char *reason = json_string_value(json_object_get(data, "reason"));
 	bool guest = json_is_true(json_object_get(data, "guest"));
 
 	if (!reason)
@@ -253,8 +252,7 @@ static void qemu_on_shutdown(struct qemu *q, json_t *data)
 
 static void qemu_on_migration(struct qemu *q, json_t *data)
 {
-	const char *status =
-		json_string_value(json_object_get(data, "status"));
+	const char *status = json_string_value(json_object_get(data, "status"));
 	struct err e = ERR_NULL;
 
 	if (!status)
@@ -351,8 +349,8 @@ static void qemu_status(void *arg, json_t *result, const struct err *e)
  * a restored guest that runs tells so by itself (RESUME). */
 static json_t *qemu_capabilities(const struct qemu *q)
 {
-	json_t *list = json_pack("[{s:s,s:b}]", "capability",
-				 "x-ignore-shared", "state", 1);
+	json_t *list = json_pack("[{s:s,s:b}]", "capability", "x-ignore-shared",
+				 "state", 1);
 
 	if (!q->restoring || q->want_paused)
 		json_array_append_new(list, json_pack("{s:s,s:b}", "capability",
@@ -442,8 +440,7 @@ static bool qemu_zygote(struct qemu_host *h)
 		return h->zygote != NULL;
 	h->zygote_retry_ns = now + QEMU_ZYGOTE_RETRY_NS;
 	return zygote_new(h->base.facts.program, h->zygote_preload,
-			  qemu_class_kind(&h->base.facts), &h->zygote,
-			  &e) == 0;
+			  qemu_class_kind(&h->base.facts), &h->zygote, &e) == 0;
 }
 
 static int qemu_spawn(struct qemu_host *h, const struct vmm_spec *spec,
@@ -656,8 +653,7 @@ static int qemu_pick_program(struct vmm_host_facts *f, struct err *e)
 		pick = small;
 	if (access(pick, X_OK) < 0)
 		return err_set(e, ENOENT,
-			       "%s is missing (install qemu-system-x86)",
-			       pick);
+			       "%s is missing (install qemu-system-x86)", pick);
 	snprintf(f->program, sizeof(f->program), "%s", pick);
 	return 0;
 }

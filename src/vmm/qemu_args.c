@@ -55,7 +55,8 @@ static void qemu_arg(struct qemu_args *a, const char *s)
 	a->argv[a->n] = NULL;
 }
 
-static void qemu_pair(struct qemu_args *a, const char *option, const char *value)
+static void qemu_pair(struct qemu_args *a, const char *option,
+		      const char *value)
 {
 	qemu_arg(a, option);
 	qemu_arg(a, value);
@@ -90,7 +91,7 @@ static void qemu_machine(struct qemu_args *a, const struct vmm_host_facts *f,
 
 static void qemu_sockets(struct qemu_args *a)
 {
-#define QEMU_LISTEN(id, fd)                                                 \
+#define QEMU_LISTEN(id, fd) \
 	qemu_text(a, "socket,id=%s,fd=%d,server=on,wait=off", id, fd)
 	qemu_pair(a, "-chardev", QEMU_LISTEN("control", QEMU_FD_CONTROL));
 	qemu_pair(a, "-mon", "chardev=control,mode=control");
@@ -111,12 +112,12 @@ static void qemu_disk(struct qemu_args *a, const struct vmm_disk *d)
 {
 	/* io_uring would be denied by some hosts' seccomp; threads start only
 	 * when there is work and end after ten idle seconds. */
-#define QEMU_FILE_NODE(name, set, ro)                                       \
-	qemu_text(a,                                                        \
-		  "{\"driver\":\"file\",\"node-name\":\"%s\","              \
-		  "\"filename\":\"/dev/fdset/%d\",\"locking\":\"off\","     \
-		  "\"aio\":\"threads\",\"discard\":\"unmap\","              \
-		  "\"read-only\":%s}",                                      \
+#define QEMU_FILE_NODE(name, set, ro)                                   \
+	qemu_text(a,                                                    \
+		  "{\"driver\":\"file\",\"node-name\":\"%s\","          \
+		  "\"filename\":\"/dev/fdset/%d\",\"locking\":\"off\"," \
+		  "\"aio\":\"threads\",\"discard\":\"unmap\","          \
+		  "\"read-only\":%s}",                                  \
 		  name, set, ro)
 
 	if (d->kind == VMM_DISK_NONE)
@@ -216,9 +217,9 @@ int qemu_args_make(struct qemu_args *a, const struct vmm_host_facts *f,
 	/* No announcement after a restore: the card tells the kernel, which
 	 * tells everybody, 1,000 translated blocks later. */
 	qemu_pair(a, "-device",
-		  s->net_user ?
-			  "virtio-net-device,guest_announce=off,netdev=net" :
-			  "virtio-net-device,guest_announce=off");
+		  s->net_user
+			  ? "virtio-net-device,guest_announce=off,netdev=net"
+			  : "virtio-net-device,guest_announce=off");
 	if (s->kernel)
 		qemu_kernel(a, f, s, khz);
 	else

@@ -179,8 +179,7 @@ int qmp_command(struct qmp *q, const char *name, json_t *arguments, int fd,
 	json_t *cmd;
 	int r;
 
-	cmd = json_pack("{s:s, s:o*}", "execute", name, "arguments",
-			arguments);
+	cmd = json_pack("{s:s, s:o*}", "execute", name, "arguments", arguments);
 	if (!cmd)
 		return -ENOMEM;
 	text = json_dumps(cmd, JSON_COMPACT);
@@ -249,9 +248,8 @@ static bool qmp_lines(struct qmp *q)
 {
 	while (!q->broken) {
 		char *p = (char *)buf_data(&q->in);
-		char *nl = buf_len(&q->in) ?
-				   memchr(p, '\n', buf_len(&q->in)) :
-				   NULL;
+		char *nl = buf_len(&q->in) ? memchr(p, '\n', buf_len(&q->in))
+					   : NULL;
 		json_error_t je;
 		json_t *msg;
 

@@ -53,8 +53,12 @@ int zygote_new(const char *program, const char *preload, int class_kind,
 	guard_fd int theirs = -1;
 	char env[32], classes[40];
 	const char *argv[] = { program, "zygote", room, NULL };
-	const char *envp[] = { preload, env, "LC_ALL=C", "MALLOC_ARENA_MAX=1",
-			       class_kind ? classes : NULL, NULL };
+	const char *envp[] = { preload,
+			       env,
+			       "LC_ALL=C",
+			       "MALLOC_ARENA_MAX=1",
+			       class_kind ? classes : NULL,
+			       NULL };
 	struct spawn s = { .argv = argv, .envp = envp };
 	int pair[2];
 	int r;
@@ -167,8 +171,7 @@ static int zygote_receive(struct zygote *z, struct zygote_reply *reply,
 
 int zygote_fork(struct zygote *z, const char *const *argv,
 		const struct child *child, int plan_fd, int layer_fd,
-		int trim_fd,
-		struct proc_id *ret, int *ret_pidfd, struct err *e)
+		int trim_fd, struct proc_id *ret, int *ret_pidfd, struct err *e)
 {
 	guard_free struct zygote_request *q = calloc(1, sizeof(*q));
 	struct zygote_reply reply = { 0 };

@@ -60,5 +60,5 @@ struct zygote *zygote_free(struct zygote *z);
 /* A new VMM; the numbers are of its own fds. -EPIPE: the zygote is gone. Waits for the fork (a millisecond). */
 int zygote_fork(struct zygote *z, const char *const *argv,
 		const struct child *child, int plan_fd, int layer_fd,
-		int trim_fd,
-		struct proc_id *ret, int *ret_pidfd, struct err *e) must_check;
+		int trim_fd, struct proc_id *ret, int *ret_pidfd,
+		struct err *e) must_check;

@@ -19,7 +19,7 @@ bill()
 }
 available()
 {
-	awk '/^MemAvailable/ { printf "%d\n", $2 * 1024 }' /proc/meminfo
+	echo $(($(awk '/^MemAvailable/ { print $2 }' /proc/meminfo) * 1024))
 }
 # The machine is shared: the smallest of several looks.
 settled()
