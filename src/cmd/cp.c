@@ -161,7 +161,7 @@ static int cp_plan(const struct cp_side *src, enum cp_kind src_kind,
 static int cp_here_kind(const struct cp_side *x, enum cp_kind *ret,
 			struct err *e)
 {
-	struct stat st;
+	struct stat st = { 0 };
 
 	if (lstat(x->path, &st) < 0)
 		return err_errno(e, errno, "read %s", x->path);

@@ -211,7 +211,7 @@ static int unpack_push(struct unpack *u, const struct entry *x, struct err *e)
 static int unpack_dir(struct unpack *u, const struct entry *x, int dir,
 		      const char *name, struct err *e)
 {
-	struct stat st;
+	struct stat st = { 0 };
 
 	if (mkdirat(dir, name, 0700) == 0)
 		return unpack_push(u, x, e);
@@ -230,7 +230,7 @@ static int unpack_dir(struct unpack *u, const struct entry *x, int dir,
 static int unpack_not_dir(const struct unpack *u, const struct entry *x,
 			  int dir, const char *name, struct err *e)
 {
-	struct stat st;
+	struct stat st = { 0 };
 
 	if (fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
 	    S_ISDIR(st.st_mode))

@@ -23,9 +23,9 @@
  * included, which a scan skips. 1.0 ms for QEMU (308 mappings), 2.1 ms for 1220
  * mappings and 3000 more of RAM, however much of that is present.
  *
- * An anonymous page is shared only between forked relatives, and VMMs have
- * none: they are spawned, not forked. So these two cases are rare, and are
- * given to smaps, slow but right:
+ * Anonymous pages are shared between forked relatives: VMMs are children of one
+ * zygote and share what it had loaded (6 MiB), so a herd's sum counts that
+ * once. Two cases are given to smaps, slow but right:
  *
  * 1. an anonymous page is shared and its frame is hidden from us;
  * 2. something is swapped while other pages are shared: how many share a swap

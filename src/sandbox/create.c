@@ -14,7 +14,7 @@
  * at any step goes through create_fail(): the VMM is killed, then everything is
  * deleted, then the caller is told.
  *
- * Identity (DESIGN 3.11): thousands of guests start from one memory, hence from
+ * Identity: thousands of guests start from one memory, hence from
  * one random number generator, one clock, one machine-id. The agent gets fresh
  * entropy, the time, and a host name before the first command can reach it:
  * the IDENTITY frame is the first on its channel, and the agent works in order.

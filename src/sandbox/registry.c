@@ -58,16 +58,7 @@ struct sandbox *registry_add(struct registry *r)
 	if (!s)
 		return NULL;
 	s->registry = r;
-	s->dir = (struct workdir){
-		.disk = { .rw_fd = -1, .ro_fd = -1 },
-		.layer_fd = -1,
-		.plan_fd = -1,
-		.state_fd = -1,
-		.control_fd = -1,
-		.agent_fd = -1,
-		.console_fd = -1,
-		.vmm_log_fd = -1,
-	};
+	s->dir = (struct workdir)WORKDIR_NULL;
 	list_init(&s->runners);
 	list_init(&s->removers);
 	list_init(&s->creator);

@@ -335,7 +335,8 @@ void sandbox_ended(struct sandbox *s, const char *cause, bool orderly)
 	plan_view_close(&s->plan);
 	workdir_close(&s->dir);
 	fd_close(&s->dir.plan_fd);
-	sandbox_record(s);
+	if (list_empty(&s->removers))
+		sandbox_record(s);
 	SANDBOX_LOG(info, s, "event=%s cause=\"%s\"",
 		    sandbox_state_name(s->row.state), s->row.cause);
 	err_set(&gone, ESRCH, "sandbox %s has ended: %s", s->row.id,
@@ -481,6 +482,16 @@ int sandbox_resume(struct sandbox *s, sandbox_done_fn done, void *arg,
 	return sandbox_change(s, false, done, arg, e);
 }
 
+/* From here on the row says what it says of a sandbox half made: undo it. A
+ * daemon killed before the files are gone has a successor that goes on. */
+static void sandbox_record_going(const struct sandbox *s)
+{
+	struct db_sandbox row = s->row;
+
+	row.state = SANDBOX_CREATING;
+	err_drop(db_sandbox_put(s->registry->config.db, &row, NULL));
+}
+
 int sandbox_remove(struct sandbox *s, bool force, sandbox_done_fn done,
 		   void *arg, struct err *e)
 {
@@ -490,6 +501,7 @@ int sandbox_remove(struct sandbox *s, bool force, sandbox_done_fn done,
 			       s->row.id, sandbox_state_name(s->row.state));
 	if (waiter_add(&s->removers, done, arg) < 0)
 		return err_errno(e, ENOMEM, "remove sandbox %s", s->row.id);
+	sandbox_record_going(s);
 	if (s->row.state == SANDBOX_CREATING) {
 		struct err cancel = ERR_NULL;
 

@@ -33,16 +33,7 @@
 int workdir_init(struct workdir *w, const char *root, const char *run,
 		 const char *id, struct err *e)
 {
-	*w = (struct workdir){
-		.disk = { .rw_fd = -1, .ro_fd = -1 },
-		.layer_fd = -1,
-		.plan_fd = -1,
-		.state_fd = -1,
-		.control_fd = -1,
-		.agent_fd = -1,
-		.console_fd = -1,
-		.vmm_log_fd = -1,
-	};
+	*w = (struct workdir)WORKDIR_NULL;
 	w->dir = io_path("%s/sandboxes/%s", root, id);
 	w->run = io_path("%s/sandboxes/%s", run, id);
 	w->control_path = io_path("%s/sandboxes/%s/control", run, id);

@@ -29,6 +29,13 @@ struct workdir {
 	int vmm_log_fd;
 };
 
+#define WORKDIR_NULL                                                  \
+	{                                                             \
+		.disk = { .rw_fd = -1, .ro_fd = -1 }, .layer_fd = -1, \
+		.plan_fd = -1, .state_fd = -1, .control_fd = -1,      \
+		.agent_fd = -1, .console_fd = -1, .vmm_log_fd = -1    \
+	}
+
 /* Names only; nothing is touched. */
 int workdir_init(struct workdir *w, const char *root, const char *run,
 		 const char *id, struct err *e) must_check;

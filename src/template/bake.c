@@ -12,11 +12,6 @@
  *	TRIAL    restore it TRIALS times, note which pages are touched
  *	PUBLISH  (worker) seal again with the working set; rename, record
  *
- * Squeezing: memory that the guest has freed is full of old bytes. The balloon
- * takes all of it but a reserve and gives it back; what it took was discarded
- * from the file, so it is zero now and costs nothing in the image, in the page
- * cache or in anybody's network.
- *
  * Everything lies below ROOT/sandboxes/<bake id> until the last rename, and the
  * id is in the database before the VMM is started: whatever a killed daemon
  * leaves of a bake is found and removed by the next.
@@ -30,31 +25,26 @@
 #include "base/parse.h"
 #include "base/worker.h"
 #include "gmem/plan.h"
-#include "image/chunk.h"
 #include "image/image.h"
 #include "ledger/pagemap.h"
 #include "sandbox/db.h"
+#include "template/baked.h"
+#include "template/kernel.h"
 #include "template/rig.h"
+#include "template/squeeze.h"
 #include "template/template.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 
 /* A page is of the working set when most trials touched it. */
 #define BAKE_TRIALS 3
 #define BAKE_TRIALS_MIN 2
-/* Left free by the squeeze: less makes the guest reclaim what was just warmed.
- */
-#define BAKE_RESERVE (48ull << 20)
-#define BAKE_POLL_NS (100 * NS_PER_MS)
 #define BAKE_QUIET_NS (1500 * NS_PER_MS)
-/* Polls without progress of the balloon before it is taken as done. */
-#define BAKE_STALL 15
 #define BAKE_TIMEOUT_NS (120 * NS_PER_SEC)
 /* For the agent's own requests. */
 #define BAKE_REQUEST_NS (60 * NS_PER_SEC)
@@ -98,11 +88,8 @@ struct bake {
 	uint64_t boot_start_ns;
 	size_t next_warm;
 	bool second_round;
-	/* squeeze */
-	struct loop_timer poll;
-	uint64_t balloon_target, balloon_last;
-	unsigned balloon_stall;
-	bool deflating;
+	struct squeeze squeeze;
+	struct loop_timer quiet;
 	/* trials */
 	struct image *image;
 	char trial_id[SANDBOX_ID_MAX];
@@ -140,7 +127,8 @@ static void bake_step(struct bake *b, enum bake_step step, const char *detail)
 static void bake_free(struct bake *b)
 {
 	rig_deinit(&b->rig);
-	loop_timer_del(&b->poll);
+	squeeze_stop(&b->squeeze);
+	loop_timer_del(&b->quiet);
 	image_unref(b->image);
 	workdir_deinit(&b->dir);
 	if (b->trial_open)
@@ -188,7 +176,8 @@ static void bake_cleanup_done(struct worker_job *job)
 static void bake_finish(struct bake *b)
 {
 	b->ending = true;
-	loop_timer_del(&b->poll);
+	squeeze_stop(&b->squeeze);
+	loop_timer_del(&b->quiet);
 	/* An open file keeps its blocks, and the rows may need them: the disk
 	 * may be full. */
 	b->image = image_unref(b->image);
@@ -219,7 +208,8 @@ static void bake_fail(struct bake *b, const struct err *e)
 		err_prefix(&b->e, "the file system of %s is full", b->root);
 	}
 	err_prefix(&b->e, "bake %s", b->m.name);
-	loop_timer_del(&b->poll);
+	squeeze_stop(&b->squeeze);
+	loop_timer_del(&b->quiet);
 	if (!b->working)
 		rig_off(&b->rig);
 }
@@ -283,96 +273,6 @@ static void bake_work_error(struct bake *b, struct err *e)
 
 /* ---- PREPARE ---- */
 
-static int bake_copy(const char *from, const char *to, struct err *e)
-{
-	guard_fd int in = open(from, O_RDONLY | O_CLOEXEC);
-	guard_fd int out = -1;
-	struct stat st;
-
-	if (in < 0)
-		return err_errno(e, errno, "open %s", from);
-	if (fstat(in, &st) < 0 || !S_ISREG(st.st_mode))
-		return err_set(e, EINVAL, "%s is no disk image file", from);
-	if (st.st_size == 0 || st.st_size % 512)
-		return err_set(e, EINVAL,
-			       "%s: %lld bytes are no whole number of sectors",
-			       from, (long long)st.st_size);
-	out = open(to, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-	if (out < 0)
-		return err_errno(e, errno, "create %s", to);
-	if (io_copy_file(in, out, e) < 0)
-		return err_prefix(e, "copy %s", from);
-	return 0;
-}
-
-static int bake_file_digest(const char *path, char hex[DIGEST_HEX],
-			    struct err *e)
-{
-	guard_fd int fd = open(path, O_RDONLY | O_CLOEXEC);
-	struct stat st;
-
-	if (fd < 0 || fstat(fd, &st) < 0)
-		return err_errno(e, errno, "open %s", path);
-	if (chunk_file_digest(fd, (uint64_t)st.st_size, hex, e) < 0)
-		return err_prefix(e, "%s", path);
-	return 0;
-}
-
-/* Up to the first blank; nothing when it is no plain text. */
-static void bake_release_text(char *text, char *out, size_t size)
-{
-	text[strcspn(text, " ")] = '\0';
-	for (const char *p = text; *p; p++)
-		if (*p < ' ' || *p == 127)
-			return;
-	if (*text)
-		snprintf(out, size, "%s", text);
-}
-
-/* A vmlinux: init/version.c's banner is somewhere in it. */
-static void bake_release_elf(int fd, char *out, size_t size)
-{
-	static const char banner[] = "Linux version ";
-	char text[128] = "";
-	struct stat st;
-	const char *p, *at;
-
-	if (fstat(fd, &st) < 0 || st.st_size == 0)
-		return;
-	p = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
-	if (p == MAP_FAILED)
-		return;
-	at = memmem(p, (size_t)st.st_size, banner, strlen(banner));
-	if (at && p + st.st_size - at > (ptrdiff_t)sizeof(text))
-		memcpy(text, at + strlen(banner), sizeof(text) - 1);
-	munmap((void *)(uintptr_t)p, (size_t)st.st_size);
-	bake_release_text(text, out, size);
-}
-
-/* The kernel's release; of a bzImage, from the setup header's version string
- * (Documentation/x86/boot.rst: offset 0x20e, "HdrS" at 0x202). */
-static void bake_kernel_release(const char *path, char *out, size_t size)
-{
-	guard_fd int fd = open(path, O_RDONLY | O_CLOEXEC);
-	char head[0x210], text[128];
-	uint16_t at;
-	ssize_t n;
-
-	snprintf(out, size, "unknown");
-	if (fd < 0 || io_pread_full(fd, head, sizeof(head), 0) != sizeof(head))
-		return;
-	if (!memcmp(head, "\177ELF", 4)) {
-		bake_release_elf(fd, out, size);
-		return;
-	}
-	memcpy(&at, head + 0x20e, sizeof(at));
-	if (memcmp(head + 0x202, "HdrS", 4) != 0 || !at)
-		return;
-	n = io_pread_full(fd, text, sizeof(text) - 1, 0x200ull + at);
-	text[max(n, 0)] = '\0';
-	bake_release_text(text, out, size);
-}
-
 static int bake_prepare_files(struct bake *b, struct err *e)
 {
 	guard_free char *disk = io_path("%s/disk", b->image_dir);
@@ -385,14 +285,14 @@ static int bake_prepare_files(struct bake *b, struct err *e)
 	if (r == 0)
 		r = io_mkdirs(b->image_dir, 0700, e);
 	if (r == 0)
-		r = bake_copy(b->rootfs, disk, e);
+		r = baked_copy(b->rootfs, disk, e);
 	if (r == 0)
-		r = bake_file_digest(disk, b->m.rootfs_sha256, e);
+		r = baked_digest(disk, b->m.rootfs_sha256, e);
 	if (r == 0)
-		r = bake_file_digest(b->kernel, b->m.kernel_sha256, e);
+		r = baked_digest(b->kernel, b->m.kernel_sha256, e);
 	if (r < 0)
 		return r;
-	bake_kernel_release(b->kernel, b->m.kernel, sizeof(b->m.kernel));
+	kernel_release(b->kernel, b->m.kernel, sizeof(b->m.kernel));
 	b->memory_fd =
 		open(memory, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
 	if (b->memory_fd < 0)
@@ -617,14 +517,14 @@ static void bake_settle(struct bake *b)
  * up by now; what is pending in a snapshot is done by every guest again. */
 static void bake_quiet(struct loop_timer *t)
 {
-	bake_save(container_of(t, struct bake, poll));
+	bake_save(container_of(t, struct bake, quiet));
 }
 
 static void bake_synced(struct rig *g, unused const struct wire_frame *f)
 {
 	struct bake *b = container_of(g, struct bake, rig);
 
-	if (loop_timer_set(b->config.loop, &b->poll,
+	if (loop_timer_set(b->config.loop, &b->quiet,
 			   b->config.loop->now_ns + BAKE_QUIET_NS,
 			   bake_quiet) < 0)
 		bake_fail_code(b, ENOMEM, "settle");
@@ -646,76 +546,12 @@ static void bake_rehearse(struct bake *b)
 	bake_identity(b, "template", bake_rehearsed);
 }
 
-/* Balloon down, then up again. */
-static void bake_balloon_poll(struct loop_timer *t);
-
-static void bake_poll_again(struct bake *b)
+static void bake_squeezed(void *arg, const struct err *e)
 {
-	if (loop_timer_set(b->config.loop, &b->poll,
-			   b->config.loop->now_ns + BAKE_POLL_NS,
-			   bake_balloon_poll) < 0)
-		bake_fail_code(b, ENOMEM, "squeeze");
-}
-
-static void bake_balloon_asked(void *arg, const struct err *e)
-{
-	struct bake *b = arg;
-
 	if (e->code)
-		bake_fail(b, e);
+		bake_fail(arg, e);
 	else
-		bake_poll_again(b);
-}
-
-static void bake_balloon_to(struct bake *b, uint64_t bytes)
-{
-	int r;
-
-	b->balloon_target = bytes;
-	b->balloon_stall = 0;
-	r = vmm_balloon_set(b->rig.vmm, bytes, bake_balloon_asked, b);
-	if (r < 0)
-		bake_fail_code(b, -r, "squeeze");
-}
-
-static void bake_balloon_state(void *arg, const struct err *e,
-			       const struct vmm_balloon *now)
-{
-	struct bake *b = arg;
-	bool there;
-
-	if (b->e.code)
-		return;
-	if (e->code) {
-		bake_fail(b, e);
-		return;
-	}
-	b->balloon_stall =
-		now->actual_bytes == b->balloon_last ? b->balloon_stall + 1 : 0;
-	b->balloon_last = now->actual_bytes;
-	there = now->actual_bytes == b->balloon_target;
-	if (!there && (b->deflating || b->balloon_stall < BAKE_STALL)) {
-		bake_poll_again(b);
-		return;
-	}
-	if (!b->deflating) {
-		b->deflating = true;
-		bake_balloon_to(b, b->m.memory_bytes);
-		return;
-	}
-	bake_rehearse(b);
-}
-
-static void bake_balloon_poll(struct loop_timer *t)
-{
-	struct bake *b = container_of(t, struct bake, poll);
-	int r;
-
-	if (!b->rig.vmm)
-		return;
-	r = vmm_balloon_get(b->rig.vmm, bake_balloon_state, b);
-	if (r < 0)
-		bake_fail_code(b, -r, "squeeze");
+		bake_rehearse(arg);
 }
 
 static void bake_facts(struct rig *g, const struct wire_frame *f)
@@ -724,14 +560,9 @@ static void bake_facts(struct rig *g, const struct wire_frame *f)
 	uint64_t free_bytes = 0;
 
 	err_drop(wire_find_u64(f, WIRE_K_MEM_FREE, &free_bytes));
-	if (free_bytes > b->m.memory_bytes ||
-	    free_bytes < BAKE_RESERVE + (16u << 20)) {
+	if (!squeeze_start(&b->squeeze, b->config.loop, b->rig.vmm,
+			   b->m.memory_bytes, free_bytes, bake_squeezed, b))
 		bake_rehearse(b);
-		return;
-	}
-	/* The deadline of a guest that stops inflating is the stall count. */
-	bake_balloon_to(b, (b->m.memory_bytes - (free_bytes - BAKE_RESERVE)) &
-				   ~(IMAGE_CHUNK - 1));
 }
 
 static void bake_squeeze(struct bake *b)
@@ -786,25 +617,6 @@ static void bake_save(struct bake *b)
 
 /* ---- SEAL ---- */
 
-static int bake_overlay(struct bake *b, struct err *e)
-{
-	guard_free char *path = io_path("%s/overlay", b->image_dir);
-	guard_free char *disk = io_path("%s/disk", b->image_dir);
-	char size[32];
-	const char *argv[] = {
-		"qemu-img",          "create", "-q", "-f", "qcow2", "-o",
-		"lazy_refcounts=on", path,     size, NULL
-	};
-	struct stat st;
-
-	if (!path || !disk)
-		return err_errno(e, ENOMEM, "overlay");
-	if (stat(disk, &st) < 0)
-		return err_errno(e, errno, "stat %s", disk);
-	snprintf(size, sizeof(size), "%lld", (long long)st.st_size);
-	return proc_run(argv, 4096, NULL, e);
-}
-
 static int bake_write_workingset(struct bake *b, struct err *e)
 {
 	guard_free char *path = io_path("%s/workingset", b->image_dir);
@@ -821,27 +633,14 @@ static int bake_write_workingset(struct bake *b, struct err *e)
 	return r;
 }
 
-static int bake_zero(struct bake *b, struct err *e)
-{
-	guard_free char *path = io_path("%s/zeromap", b->image_dir);
-	struct bitmap zero = BITMAP_NULL;
-	int r;
-
-	if (!path)
-		return err_errno(e, ENOMEM, "zero map");
-	r = image_find_zero(b->memory_fd, b->m.memory_bytes, &zero, e);
-	if (r == 0)
-		r = bitmap_write(&zero, path, e);
-	bitmap_deinit(&zero);
-	return r;
-}
-
 static void bake_seal_run(struct worker_job *job)
 {
 	struct bake *b = container_of(job, struct bake, job);
 	struct err e = ERR_NULL;
 
-	if (bake_zero(b, &e) < 0 || bake_overlay(b, &e) < 0 ||
+	if (baked_zeromap(b->image_dir, b->memory_fd, b->m.memory_bytes, &e) <
+		    0 ||
+	    baked_overlay(b->image_dir, &e) < 0 ||
 	    bake_write_workingset(b, &e) < 0 ||
 	    image_seal(b->image_dir, &b->m, &e) < 0 ||
 	    image_open(b->image_dir, &b->image, &e) < 0)
@@ -1013,25 +812,6 @@ static void bake_trial_up(struct bake *b)
 
 /* ---- PUBLISH ---- */
 
-/* The bake's own guest left pages of what are holes now in the page cache. */
-static void bake_drop_holes(const struct bake *b)
-{
-	guard_free char *path = io_path("%s/zeromap", b->image_dir);
-	struct bitmap zero = BITMAP_NULL;
-
-	if (!path ||
-	    bitmap_read(path, b->m.memory_bytes / IMAGE_PAGE, &zero, NULL) < 0)
-		return;
-	for (uint64_t i = 0, run; i < zero.n; i += run) {
-		run = bitmap_run(&zero, i);
-		if (bitmap_get(&zero, i))
-			posix_fadvise(b->memory_fd, (off_t)(i * IMAGE_PAGE),
-				      (off_t)(run * IMAGE_PAGE),
-				      POSIX_FADV_DONTNEED);
-	}
-	bitmap_deinit(&zero);
-}
-
 static void bake_publish_run(struct worker_job *job)
 {
 	struct bake *b = container_of(job, struct bake, job);
@@ -1046,7 +826,7 @@ static void bake_publish_run(struct worker_job *job)
 	    image_seal(b->image_dir, &b->m, &e) < 0)
 		bake_work_error(b, &e);
 	else
-		bake_drop_holes(b);
+		baked_drop_holes(b->image_dir, b->memory_fd, b->m.memory_bytes);
 }
 
 static void bake_published(struct bake *b)

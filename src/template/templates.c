@@ -370,6 +370,9 @@ int templates_publish(struct templates *t, const char *name, const char *dir,
 	char hex[13];
 	int r;
 
+	if (!old && t->n == TEMPLATES_MAX)
+		return err_set(e, ENOSPC, "more than %d templates",
+			       TEMPLATES_MAX);
 	if (old && !replace)
 		return err_set(e, EEXIST,
 			       "template %s exists (--replace bakes it anew)",
@@ -390,8 +393,10 @@ int templates_publish(struct templates *t, const char *name, const char *dir,
 	if (r == 0)
 		r = db_sync(t->db, e);
 	p = r == 0 ? template_add(t, &row) : NULL;
-	if (r == 0 && !p)
-		r = err_set(e, ENOSPC, "more than %d templates", TEMPLATES_MAX);
+	if (r == 0 && !p) {
+		err_drop(db_template_delete(t->db, name, NULL));
+		r = err_errno(e, ENOMEM, "publish %s", name);
+	}
 	if (r < 0) {
 		template_delete_files(t, row.dir);
 		return r;

@@ -4,7 +4,7 @@
  *
  * One qemu-system-x86_64 process per guest, steered over QMP.
  *
- * Restore (DESIGN 3.1): QEMU starts with `-incoming defer` and a memory backend
+ * Restore: QEMU starts with `-incoming defer` and a memory backend
  * it believes to be shared; capability x-ignore-shared makes it leave RAM out
  * of the stream, so "migrating in" is loading 50 KB of device state. The shim
  * has mapped the RAM privately meanwhile, which is the copy-on-write. All QMP

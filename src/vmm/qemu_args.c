@@ -6,7 +6,7 @@
  * from the kernel's first line to its panic), no PCI, no option ROMs. The same
  * devices in the same order for boot and restore: that is what a saved state
  * fits on. Restoring leaves out -kernel and -initrd, which QEMU would keep in
- * memory (14 MB; DESIGN 3.9).
+ * memory (14 MB).
  *
  * Every file is an inherited fd: a VMM that runs as nobody, in a seccomp filter
  * that forbids new processes, opens nothing by itself. The one path, PLAN_PATH,
