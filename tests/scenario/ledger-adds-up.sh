@@ -57,20 +57,18 @@ same "$(jq '.host.billed == ([.templates[].resident] + [.sandboxes[] |
 same "$(jq '[.sandboxes[] | to_entries[] | select((.value | type) == "number" and
 	(.value < 0 or .value % 4096 != 0)) | select(.key != "vmm")] | length' \
 	<<<"$ledger")" 0 "numbers that are no whole pages"
-cost=$((available0 - $(settled)))
-billed=$(($(bill) - bill0))
-say "$((N - 1)) guests: billed $((billed / MIB)) MiB, MemAvailable fell by $((cost / MIB)) MiB ($((billed * 100 / cost)) %)"
 say "each on average: private $(jq '[.sandboxes[].private] | add / length / 1048576 * 10 | floor / 10' <<<"$ledger") MiB, vmm $(jq '[.sandboxes[].vmm] | add / length / 1048576 * 10 | floor / 10' <<<"$ledger") MiB"
-# Others work on this machine too, hence loosely; 5 % is for tests/bench.
-off=$(((billed - cost) * 100 / cost))
-[ "${off#-}" -le "${TOLERANCE:-15}" ] || {
-	# Once more: a compiler next door may have ended.
-	sleep 5
+# Others work on this machine too, hence loosely, and some tries; 5 % is for
+# tests/bench.
+for try in 1 2 3 4 5; do
 	cost=$((available0 - $(settled)))
-	off=$(((billed - cost) * 100 / cost))
-	[ "${off#-}" -le "${TOLERANCE:-15}" ] ||
-		fail "billed $billed, MemAvailable fell by $cost: $off % off"
-}
+	billed=$(($(bill) - bill0))
+	off=$(((billed - cost) * 100 / (cost ? cost : 1)))
+	say "$((N - 1)) guests: billed $((billed / MIB)) MiB, MemAvailable fell by $((cost / MIB)) MiB: $off % off"
+	[ "${off#-}" -gt "${TOLERANCE:-15}" ] || break
+	[ $try != 5 ] || fail "$off % off"
+	sleep 4
+done
 # The same counted while guests come and go and write: still adds up.
 for i in 1 2 3; do
 	byre exec "g$i" -- sh -c 'while :; do head -c 5000000 /dev/urandom >/dev/shm/y; rm /dev/shm/y; done' >/dev/null 2>&1 &
