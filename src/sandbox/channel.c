@@ -571,19 +571,23 @@ static void channel_readable(struct channel *c)
 	}
 }
 
+/* In turn, so that one who fills the queue again does not always come first.
+ * The callback may do away with any stream, hence no pointer across it. */
 static void channel_unblock(struct channel *c)
 {
-	struct channel_stream *s, *tmp;
+	size_t n = c->n_streams;
 
 	if (!c->blocked || buf_len(&c->out) > CHANNEL_QUEUE_LOW)
 		return;
 	c->blocked = false;
-	list_for_each (s, tmp, &c->streams, struct channel_stream, link) {
+	while (n-- && !c->broken && !c->blocked && !list_empty(&c->streams)) {
+		struct channel_stream *s = list_entry(
+			c->streams.next, struct channel_stream, link);
+
+		list_del(&s->link);
+		list_add_tail(&c->streams, &s->link);
 		if (s->writable)
 			s->writable(s);
-		/* It may have done anything; the others hear next time. */
-		if (c->broken || c->blocked)
-			return;
 	}
 }
 
