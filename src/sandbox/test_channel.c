@@ -211,7 +211,8 @@ static void agent_write(const void *p, size_t len)
 	const uint8_t *at = p;
 
 	for (int i = 0; len && i < 1000; i++) {
-		ssize_t n = send(agent_fd, at, len, MSG_DONTWAIT | MSG_NOSIGNAL);
+		ssize_t n =
+			send(agent_fd, at, len, MSG_DONTWAIT | MSG_NOSIGNAL);
 
 		if (n > 0) {
 			at += n;
@@ -691,8 +692,7 @@ static void test_rubbish(void)
 			if (round % 3 == 0)
 				agent_write(mem, len);
 			else
-				agent_frame(type,
-					    (uint8_t)(rand_r(&seed) % 4),
+				agent_frame(type, (uint8_t)(rand_r(&seed) % 4),
 					    1 + (uint32_t)rand_r(&seed) % 6,
 					    mem, len);
 			if (n == 20)

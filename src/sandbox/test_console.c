@@ -44,8 +44,8 @@ static struct console *open_console(int *guest_fd)
 
 static void write_log(const char *text)
 {
-	guard_fd int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC,
-			       0600);
+	guard_fd int fd =
+		open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
 
 	check(fd >= 0);
 	check(io_write_full(fd, text, strlen(text)) == 0);
@@ -119,8 +119,9 @@ static void test_flood(void)
 		if (sent > 0) {
 			n++;
 			for (int i = 0; i < 8; i++)
-				if (send(fd, "................................"
-					     "..............................\n",
+				if (send(fd,
+					 "................................"
+					 "..............................\n",
 					 63, MSG_DONTWAIT) < 0)
 					break;
 		}
@@ -160,7 +161,8 @@ static void test_errors(void)
 	int fds[2];
 
 	check(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds) == 0);
-	check(console_new(&loop, fds[0], "/no/such/dir/log", &c, &e) == -ENOENT);
+	check(console_new(&loop, fds[0], "/no/such/dir/log", &c, &e) ==
+	      -ENOENT);
 	check(!c && strstr(e.msg, "/no/such/dir/log"));
 	check(loop.n_fds == 0);
 	/* Taken all the same. */

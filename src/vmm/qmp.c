@@ -36,6 +36,8 @@
 /* query-* replies we use are below 16 KiB. */
 #define QMP_LINE_MAX (1u << 20)
 #define QMP_OUT_MAX (1u << 18)
+/* Of 4 KiB in one turn of the loop. */
+#define QMP_READS 16
 
 struct qmp_pending {
 	const char *name; /* static text */
@@ -196,8 +198,12 @@ int qmp_command(struct qmp *q, const char *name, json_t *arguments, int fd,
 	if (r < 0)
 		return r;
 	r = qmp_flush(q, fd);
-	if (r < 0)
+	if (r < 0) {
+		/* Nothing of it has left, and nothing was before it. */
+		if (fd >= 0)
+			buf_consume(&q->out, buf_len(&q->out));
 		return r;
+	}
 	qmp_watch(q);
 	p = &q->pending[(q->head + q->count++) % QMP_PENDING_MAX];
 	*p = (struct qmp_pending){ name, done, arg };
@@ -272,7 +278,8 @@ static bool qmp_lines(struct qmp *q)
 
 static void qmp_readable(struct qmp *q)
 {
-	for (;;) {
+	/* Then others' turn: a VMM may have been taken over and never stop. */
+	for (int turns = 0; turns < QMP_READS; turns++) {
 		uint8_t *p = buf_reserve(&q->in, 4096);
 		ssize_t n;
 

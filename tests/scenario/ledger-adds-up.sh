@@ -60,13 +60,14 @@ same "$(jq '[.sandboxes[] | to_entries[] | select((.value | type) == "number" an
 say "each on average: private $(jq '[.sandboxes[].private] | add / length / 1048576 * 10 | floor / 10' <<<"$ledger") MiB, vmm $(jq '[.sandboxes[].vmm] | add / length / 1048576 * 10 | floor / 10' <<<"$ledger") MiB"
 # Others work on this machine too, hence loosely, and some tries; 5 % is for
 # tests/bench.
+unsure=
 for try in 1 2 3 4 5; do
 	cost=$((available0 - $(settled)))
 	billed=$(($(bill) - bill0))
 	off=$(((billed - cost) * 100 / (cost ? cost : 1)))
 	say "$((N - 1)) guests: billed $((billed / MIB)) MiB, MemAvailable fell by $((cost / MIB)) MiB: $off % off"
 	[ "${off#-}" -gt "${TOLERANCE:-15}" ] || break
-	[ $try != 5 ] || fail "$off % off"
+	[ $try != 5 ] || unsure=$off
 	sleep 4
 done
 # The same counted while guests come and go and write: still adds up.
@@ -79,4 +80,13 @@ for i in 1 2 3 4 5 6 7 8 9 10; do
 		.private + .swapped + .zero + .balloon + .absent !=
 		.configured)]')" "[]" "sandboxes that do not add up while writing"
 done
+# Was it us? With the herd gone, what is still missing was taken by others.
+if [ -n "$unsure" ]; then
+	byre ls -q | xargs -n 1 byre rm -f
+	drift=$((available0 - $(settled)))
+	say "without the herd MemAvailable is off by $((drift / MIB)) MiB"
+	[ $((${drift#-} * 100 / billed)) -gt "${TOLERANCE:-15}" ] ||
+		fail "$unsure % off, and nobody else took it"
+	say "not judged: others moved the host's memory meanwhile"
+fi
 finish
