@@ -110,12 +110,14 @@ struct channel *channel_free(struct channel *c)
 	if (!c)
 		return NULL;
 	c->broken = true;
+	c->busy++; /* who is told may free it, too */
 	err_set(&e, ECONNRESET, "agent channel: the sandbox has ended");
 	channel_tell_broken(c, &e);
 	channel_drop_ghosts(c);
 	loop_fd_del(&c->source);
 	fd_close(&c->fd);
-	c->broken = c->dead = true;
+	c->dead = true;
+	c->busy--;
 	if (!c->busy)
 		channel_destroy(c);
 	return NULL;

@@ -646,7 +646,7 @@ static void test_free_inside(void)
 	check(n_ready == 1 && !channel);
 	end();
 
-	for (int which = 0; which < 3; which++) {
+	for (int which = 0; which < 4; which++) {
 		begin();
 		p = probe();
 		q = probe();
@@ -660,8 +660,10 @@ static void test_free_inside(void)
 		} else if (which == 1) {
 			agent_result(p.s.number);
 			agent_result(q.s.number);
-		} else {
+		} else if (which == 2) {
 			shutdown(agent_fd, SHUT_RDWR);
+		} else {
+			channel = channel_free(channel);
 		}
 		turns();
 		check(!channel && q.frames == 0 && q.brokens == 1);

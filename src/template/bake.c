@@ -867,7 +867,7 @@ static int bake_check(const struct bake_config *c, const struct bake_options *o,
 	    o->memory_bytes > BAKE_MEMORY_MAX || o->memory_bytes % (1u << 20))
 		return err_set(e, EINVAL,
 			       "bake %s: memory of %llu bytes: not whole MiB "
-			       "between 64 MiB and 64 GiB",
+			       "between 80 MiB and 64 GiB",
 			       o->name, (unsigned long long)o->memory_bytes);
 	if (o->vcpus < 1 || o->vcpus > BAKE_VCPUS_MAX)
 		return err_set(e, EINVAL, "bake %s: %u vCPUs: not 1 to %d",

@@ -23,7 +23,8 @@ struct db;
 
 /* Default when the user names none. */
 #define BAKE_MEMORY_BYTES (2ull << 30)
-#define BAKE_MEMORY_MIN (64ull << 20)
+/* Below this the stock kernel does not boot. */
+#define BAKE_MEMORY_MIN (80ull << 20)
 #define BAKE_MEMORY_MAX (64ull << 30)
 #define BAKE_VCPUS_MAX 16
 #define BAKE_WARM_MAX 32

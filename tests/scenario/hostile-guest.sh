@@ -42,8 +42,14 @@ rss=$(daemon_rss)
 byre exec bomb -- sh -c 'b() { b | b & }; b; while :; do :; done' \
 	>/dev/null 2>&1 &
 OURS+=($!)
+ticks()
+{
+	awk '{ print $14 + $15 }' "/proc/$(get bomb .pid)/stat"
+}
+used=$(ticks)
 sleep 1
 neighbours_fine "fork bomb"
+at_least $(($(ticks) - used)) 50 "ticks the bomb used: does it burn at all?"
 run byre rm -f bomb
 expect 0
 
@@ -70,16 +76,16 @@ until_true 10 "yes is ended in the guest" eval \
 # A flood that is read by nobody because the client is stopped, hundreds of MB
 # into /dev/null beside it.
 "$BYRE" exec flood -- yes >/dev/null &
-flood=$!
-OURS+=($flood)
+stopped=$!
+disown
+OURS+=("$stopped")
 sleep 0.5
-kill -STOP $flood
+kill -STOP $stopped
 byre exec flood -- sh -c 'head -c 100000000 /dev/zero' >/dev/null &
 OURS+=($!)
 sleep 1
 neighbours_fine "a stopped reader"
-kill -KILL $flood
-wait $flood 2>/dev/null
+kill -KILL $stopped
 answers flood || fail "the flooding guest does not answer"
 
 # Input that nobody in the guest reads.

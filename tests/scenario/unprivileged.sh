@@ -38,7 +38,7 @@ for id in $a $b; do
 		flags=$(sed -n 's/^flags:\t*//p' "/proc/$pid/fdinfo/${fd##*/}" 2>/dev/null)
 		case $to in
 		socket:* | anon_inode:* | pipe:* | /dev/null) ;;
-		*"/memfd:"* | /memfd:*) ;;
+		*/memfd:*) ;;
 		"$BYRE_ROOT/sandboxes/$id/"*) ;;
 		"$BYRE_ROOT/images/"*)
 			[ $((0$flags & 3)) = 0 ] ||
