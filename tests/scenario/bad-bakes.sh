@@ -75,13 +75,13 @@ run byre bake bad --rootfs "$rootfs" --vcpus 1000
 [ "$RC" = 1 ] || [ "$RC" = 2 ] || fail "--vcpus 1000: exit code $RC"
 nothing_left
 # The least that is allowed: either it works or it says why not.
-run byre bake small --rootfs "$rootfs" --memory 64M --timeout 20s
+run byre bake small --rootfs "$rootfs" --memory 80M --timeout 20s
 if [ "$RC" = 0 ]; then
 	run byre run small -- echo works
 	expect_out works
 	byre template rm small || fail "template rm small"
 else
-	say "64M: $(tail -n 1 <<<"$ERR")"
+	say "80M: $(tail -n 1 <<<"$ERR")"
 	expect 1
 fi
 until_true 5 "images are deleted" eval "[ \"\$(ls $BYRE_ROOT/images)\" = '$images' ]"
@@ -133,10 +133,10 @@ only_these "$standing"
 
 # Baked anew while one of the old template lives.
 old=$(byre create twin) || fail "create twin"
-run byre bake twin --replace --rootfs "$rootfs" --memory 64M --timeout 30s
+run byre bake twin --replace --rootfs "$rootfs" --memory 128M --timeout 30s
 if [ "$RC" = 0 ]; then
 	answers "$old" || fail "one of the replaced template does not answer"
-	same "$(get "$(byre create twin)" .memory_bytes)" $((64 << 20)) \
+	same "$(get "$(byre create twin)" .memory_bytes)" $((128 << 20)) \
 		"memory after --replace"
 fi
 answers "$standing" || fail "the bystander does not answer"
