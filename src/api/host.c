@@ -9,14 +9,11 @@
 #include "api/request.h"
 #include "api/server.h"
 #include "api/utf8.h"
+#include "base/version.h"
 #include "vmm/vmm.h"
 
 #include <microhttpd.h>
 #include <unistd.h>
-
-#ifndef BYRE_VERSION
-#define BYRE_VERSION "0.1.0"
-#endif
 
 void handle_host(struct request *rq)
 {

@@ -8,6 +8,7 @@
  * daemon adopts them.
  */
 #include "cmd/cmd.h"
+#include "cmd/installed.h"
 #include "cmd/opt.h"
 
 #include "api/api.h"
@@ -127,26 +128,11 @@ static char *serve_dir(const char *option, const char *env,
 	return cwd ? io_path("%s/%s", cwd, given) : NULL;
 }
 
-/* Beside the program (a build), or where it is installed. */
 static char *serve_guest_dir(const char *option)
 {
-	char exe[400];
-	ssize_t n;
-	char *slash, *dir;
-
 	if (option || getenv("BYRE_GUEST"))
 		return serve_dir(option, "BYRE_GUEST", "");
-	n = readlink("/proc/self/exe", exe, sizeof(exe) - 1);
-	if (n <= 0)
-		return NULL;
-	exe[n] = '\0';
-	slash = strrchr(exe, '/');
-	*slash = '\0';
-	dir = io_path("%s/guest", exe);
-	if (dir && access(dir, X_OK) == 0)
-		return dir;
-	free(dir);
-	return io_path("%s/../lib/byre/guest", exe);
+	return installed_path("guest");
 }
 
 static int serve_dirs(struct serve *s, const struct serve_options *o,

@@ -4,6 +4,7 @@
  */
 #include "cmd/version.h"
 
+#include "base/version.h"
 #include "cmd/client.h"
 #include "cmd/cmd.h"
 #include "cmd/opt.h"

@@ -507,7 +507,8 @@ static bool channel_synchronise(struct channel *c)
 		return true;
 	c->ready = true;
 	c->busy++;
-	c->events->ready(c->arg);
+	if (c->events->ready)
+		c->events->ready(c->arg);
 	return channel_leave(c);
 }
 

@@ -26,7 +26,7 @@ struct channel_stream;
 #define CHANNEL_QUEUE_MAX (4u << 20)
 
 struct channel_events {
-	/* The agent has answered HELLO. */
+	/* The agent has answered HELLO. May be NULL. */
 	void (*ready)(void *arg);
 	/* The last open stream was closed. May be NULL. */
 	void (*idle)(void *arg);

@@ -45,7 +45,6 @@ struct sandbox {
 	struct plan_view plan;
 	struct vmm *vmm;
 	struct channel *channel;
-	bool channel_ready;
 	struct console *console;
 	struct loop_timer deadline; /* of a create */
 	struct loop_timer ttl; /* or of the record of an ended one */

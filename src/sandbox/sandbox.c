@@ -134,19 +134,11 @@ static void sandbox_reconnect(struct loop_timer *t)
 		SANDBOX_LOG(warn, s, "event=reconnect error=\"%s\"", e.msg);
 }
 
-static void sandbox_channel_ready(void *arg)
-{
-	struct sandbox *s = arg;
-
-	s->channel_ready = true;
-}
-
 static void sandbox_channel_broken(void *arg, const struct err *e)
 {
 	struct sandbox *s = arg;
 
 	s->channel = channel_free(s->channel);
-	s->channel_ready = false;
 	if (s->row.state == SANDBOX_CREATING) {
 		create_channel_broken(s, e);
 		return;
@@ -180,7 +172,6 @@ static void sandbox_channel_idle(void *arg)
 }
 
 static const struct channel_events sandbox_channel_events = {
-	.ready = sandbox_channel_ready,
 	.idle = sandbox_channel_idle,
 	.broken = sandbox_channel_broken,
 };
@@ -211,7 +202,6 @@ void sandbox_disconnect(struct sandbox *s)
 {
 	channel_abandon(&s->identity);
 	s->channel = channel_free(s->channel);
-	s->channel_ready = false;
 	s->console = console_free(s->console);
 	loop_timer_del(&s->reconnect);
 	loop_timer_del(&s->idle);
