@@ -122,17 +122,47 @@ say "a background job left behind: exec took $(($(now_ms) - t)) ms"
 # a terminal
 run byre exec x -- sh -c 'test -t 1'
 expect 1
+# In a terminal of script(1), at most 60 s. SIGTERM would be passed on to the
+# command, and an interactive shell ignores it: hence -k.
+in_terminal()
+{
+	timeout -k 1 60 script -qec "$1" "$D/typescript" >"$D/out" 2>&1
+}
+
+# Wait until the terminal shows a line that matches, at most 20 s.
+shown()
+{
+	local end=$((SECONDS + 20))
+
+	until tr -d '\r' <"$D/out" | grep -q "$1"; do
+		[ $SECONDS -lt $end ] || return
+		sleep 0.1
+	done
+}
+
+# Typed, echoed, answered; Ctrl-C reaches what runs in the foreground.
+typing()
+{
+	shown '/ # '
+	printf 'echo an""swer\r'
+	shown '^answer'
+	printf 'echo be""gun; sleep 64\r'
+	shown '^begun'
+	sleep 0.5
+	printf '\003'
+	shown '\^C'
+	printf 'exit 3\r'
+	sleep 1
+}
+
 if command -v script >/dev/null; then
-	script -qec "stty rows 33 cols 101; timeout 30 $BYRE exec -i -t x -- sh -c 'test -t 0 && test -t 1 && test -t 2 && stty size; echo TERM=\$TERM; exit 7'" \
-		"$D/typescript" </dev/null >"$D/out" 2>&1
-	same $? 7 "exit code in a terminal"
+	in_terminal "stty rows 33 cols 101; exec $BYRE exec -i -t x -- sh -c 'test -t 0 && test -t 1 && test -t 2 && stty size; echo TERM=\$TERM; exit 7'" \
+		</dev/null
+	same $? 7 "exit code in a terminal ($(cat "$D/out"))"
 	grep -q '33 101' "$D/out" || fail "size in a terminal: $(cat "$D/out")"
-	# Typed, echoed, answered; Ctrl-C reaches what runs in the foreground.
-	(sleep 1; printf 'echo an""swer\r'; sleep 1; printf 'sleep 64\r'; sleep 0.5
-	printf '\003'; sleep 0.5; printf 'exit 3\r'; sleep 1) |
-		script -qec "timeout 30 $BYRE exec -i -t x -- sh" /dev/null \
-			>"$D/out" 2>&1
-	same $? 3 "exit code of a shell in a terminal"
+	: >"$D/out"
+	typing | in_terminal "exec $BYRE exec -i -t x -- sh"
+	same $? 3 "exit code of a shell in a terminal ($(cat "$D/out"))"
 	grep -q '^answer' <(tr -d '\r' <"$D/out") || fail "terminal: $(cat "$D/out")"
 fi
 finish
