@@ -22,14 +22,14 @@ OPT         := $(OPT-$(VARIANT))
 
 WARN := -Wall -Wextra -Werror -Wshadow -Wvla -Wundef -Wswitch-enum -Wcast-qual \
 	-Wmissing-prototypes -Wstrict-prototypes -Wformat=2
-LIBS := jansson sqlite3 libmicrohttpd libcrypto
+LIBS := jansson sqlite3 libmicrohttpd libcrypto libcurl libzstd
 CFLAGS  ?=
 ALL_CFLAGS := -std=gnu17 -D_GNU_SOURCE -Isrc $(WARN) $(OPT) \
 	$(shell pkg-config --cflags $(LIBS)) $(CFLAGS)
 ALL_LDFLAGS := $(OPT) $(LDFLAGS)
 LDLIBS  := $(shell pkg-config --libs $(LIBS)) -lpthread
 
-FOLDERS := base image gmem vmm agent ledger sandbox template api cmd
+FOLDERS := base image gmem pager vmm agent ledger sandbox template api cmd
 HEADERS := $(wildcard $(FOLDERS:%=src/%/*.h))
 # The shim and the agent are programs of their own, with their own flags.
 SHIM_C  := src/gmem/shim.c

@@ -114,6 +114,18 @@ struct image *image_unref(struct image *i);
  * Cheap (stat). -ESTALE, or the stat's error; the sentence names the file. */
 int image_unchanged(const struct image *i, struct err *e) must_check;
 
+/*
+ * A pulled image whose memory and disk are not here yet: the file `remote` in
+ * its directory says where they are. It has an `index` (image/index.h), and
+ * image_fd() of IMAGE_MEMORY and IMAGE_DISK is -1. When both files have
+ * arrived (pack_complete), `remote` goes, and with it the difference.
+ */
+#define IMAGE_REMOTE_NAME "remote"
+#define IMAGE_INDEX_NAME "index"
+#define IMAGE_REMOTE_MAX 64
+/* Name of the store; NULL for an image that is all here. */
+const char *image_remote(const struct image *i);
+
 const struct image_manifest *image_manifest(const struct image *i);
 const char *image_dir(const struct image *i);
 /* Read-only fd, borrowed. */

@@ -1,0 +1,54 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+/*
+ * What the pager counts, in memory that daemon and pager share
+ *
+ * The daemon makes the memfd and hands it to every pager it starts, so counts
+ * go on over a pager's death. Writers use relaxed atomics (PAGER_COUNT), readers
+ * read: a number is never torn, a set of numbers is of about the same time.
+ */
+#include "pager/proto.h"
+
+#include <stdint.h>
+
+/* Bucket i: below 2^i microseconds (the last: everything above). */
+#define PAGER_LATENCY_BUCKETS 24
+
+struct pager_layer_stats {
+	uint64_t faults; /* userfaultfd events */
+	uint64_t faults_present; /* of these: the page was there already */
+	uint64_t faults_zero; /* of these: a page that is zero */
+	uint64_t faults_waited; /* of these: had to wait for a frame */
+	uint64_t latency[PAGER_LATENCY_BUCKETS]; /* event read to wake */
+	uint64_t disk_reads; /* NBD requests */
+	uint64_t disk_read_bytes;
+	uint64_t fetched_bytes; /* stored bytes that came from the store */
+	uint64_t cached_bytes; /* stored bytes that came from the local cache */
+	uint64_t filled_bytes; /* page bytes written into the layers */
+	uint64_t zero_bytes; /* constant: never stored, never fetched */
+	uint64_t frames_demand;
+	uint64_t frames_prefetch;
+	uint64_t
+		prefetch_hits; /* prefetched frames that a fault or read hit later */
+	uint64_t retries; /* of requests, and */
+	uint64_t hedges; /* as the store counts them */
+	uint64_t bad_frames; /* failed their digest */
+	uint64_t failed_guests;
+	uint64_t evicted_bytes;
+	uint64_t memory_present_bytes; /* gauges: page bytes in the memfd */
+	uint64_t disk_present_bytes;
+	uint64_t guests;
+};
+
+struct pager_stats {
+	uint64_t starts; /* of pager processes */
+	uint64_t cache_bytes, cache_budget, cache_hits, cache_misses,
+		cache_evicted_bytes, cache_errors;
+	struct pager_layer_stats layer[PAGER_LAYERS_MAX];
+};
+
+#define PAGER_COUNT(field, n) \
+	__atomic_fetch_add(&(field), (uint64_t)(n), __ATOMIC_RELAXED)
+#define PAGER_SET(field, n) \
+	__atomic_store_n(&(field), (uint64_t)(n), __ATOMIC_RELAXED)
+#define PAGER_GET(field) __atomic_load_n(&(field), __ATOMIC_RELAXED)
