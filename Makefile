@@ -32,7 +32,7 @@ LDLIBS  := $(shell pkg-config --libs $(LIBS)) -lpthread
 FOLDERS := base image gmem pager vmm agent ledger sandbox template api cmd
 HEADERS := $(wildcard $(FOLDERS:%=src/%/*.h))
 # The shim and the agent are programs of their own, with their own flags.
-SHIM_C  := src/gmem/shim.c
+SHIM_C  := src/gmem/shim.c src/gmem/shim_uffd.c
 ZYGOTE_C := src/vmm/zygote_child.c src/vmm/trim_child.c
 AGENT_C := $(filter-out src/agent/test_%,$(wildcard src/agent/*.c))
 SRC_C   := $(filter-out $(SHIM_C) $(ZYGOTE_C) $(AGENT_C) %/main.c src/%/test_%, \
@@ -42,6 +42,7 @@ OBJ     := $(SRC_C:src/%.c=$(B)/obj/%.o)
 MAIN_O  := $(B)/obj/cmd/main.o
 TESTS   := $(patsubst src/%.c,$(B)/%,$(wildcard $(FOLDERS:%=src/%/test_*.c)))
 KERNEL  := $(patsubst tests/kernel/%.c,$(B)/kernel/%,$(wildcard tests/kernel/*.c))
+BENCH   := $(patsubst tests/bench/%.c,$(B)/bench/%,$(wildcard tests/bench/*.c))
 MAN     := $(patsubst doc/man/%.scd,build/man/%,$(wildcard doc/man/*.scd))
 
 all: $(B)/byre $(B)/libbyre-gmem.so $(B)/libbyre-zygote.so $(B)/byre-agent ## build the programs
@@ -89,6 +90,11 @@ $(B)/kernel/%: tests/kernel/%.c
 	@echo "CC $@"
 	$(Q)$(CC) $(ALL_CFLAGS) -MMD -MP -MF $@.d $(ALL_LDFLAGS) -o $@ $< -lpthread
 
+$(B)/bench/%: tests/bench/%.c $(B)/libbyre.a
+	@mkdir -p $(@D)
+	@echo "CC $@"
+	$(Q)$(CC) $(ALL_CFLAGS) -MMD -MP -MF $@.d $(ALL_LDFLAGS) -o $@ $< $(B)/libbyre.a $(LDLIBS)
+
 include tests/tests.mk guest/guest.mk
 
 man: $(MAN) ## manual pages, in build/man
@@ -127,4 +133,4 @@ help: ## this list
 
 .PHONY: all man install headers layers format clean help
 .SECONDARY:
--include $(OBJ:.o=.d) $(MAIN_O:.o=.d) $(TESTS:%=%.d) $(KERNEL:%=%.d)
+-include $(OBJ:.o=.d) $(MAIN_O:.o=.d) $(TESTS:%=%.d) $(KERNEL:%=%.d) $(BENCH:%=%.d)

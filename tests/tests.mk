@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-# Targets that test. The groups of programs (TESTS, KERNEL) are the Makefile's.
+# Targets that test. The groups of programs (TESTS, KERNEL, BENCH) are the Makefile's.
 
 # RESULTS=FILE: where run-units writes what quickstart adds up.
 UNITS = tests/run-units $(if $(RESULTS),-o $(RESULTS))
@@ -8,7 +8,7 @@ SCENARIOS ?= $(filter-out %/lib.sh,$(wildcard tests/scenario/*.sh))
 # One target per parser of foreign bytes; its corpus has its name.
 FUZZ := $(patsubst tests/fuzz/%.c,build/fuzz/fuzz/%,$(wildcard tests/fuzz/*.c))
 
-units: all $(TESTS) $(KERNEL)
+units: all $(TESTS) $(KERNEL) $(BENCH)
 
 check: units layers ## unit tests, kernel tests, includes, man pages
 	$(UNITS) $(TESTS) $(KERNEL)
@@ -25,15 +25,15 @@ check-asan: ## the same with address and undefined behaviour sanitizers
 check-tsan: ## the same with the thread sanitizer
 	$(MAKE) VARIANT=tsan check-units
 
-# The shim's test starts itself again under LD_PRELOAD, the kernel tests
+# The tests of the shim start themselves again under LD_PRELOAD, the kernel tests
 # fault on purpose: neither is valgrind's business.
 VALGRIND := valgrind --quiet --error-exitcode=99 --leak-check=full \
 	--errors-for-leak-kinds=definite --child-silent-after-fork=yes
 check-valgrind: units ## the unit tests under valgrind
 	$(UNITS) -t 600 -l valgrind -w "$(VALGRIND)" \
-		$(filter-out %/test_shim %/test_agent,$(TESTS))
+		$(filter-out %/test_shim %/test_shim_uffd %/test_agent,$(TESTS))
 
-scenarios: all guest ## stories with real guests
+scenarios: all guest $(B)/image/test_store $(BENCH) ## stories with real guests
 	BYRE_BUILD=$(B) $(UNITS) -n -t 600 $(SCENARIOS)
 
 # Every target for FUZZ_SECONDS, from its corpus; findings end up in

@@ -11,7 +11,9 @@
 struct api;
 struct bake_config;
 struct loop;
+struct pager;
 struct registry;
+struct stores;
 struct templates;
 struct vmm_host;
 struct worker;
@@ -25,6 +27,8 @@ struct api_config {
 	struct vmm_host *host;
 	struct registry *registry;
 	struct templates *templates;
+	struct stores *stores; /* may be NULL: then there are none */
+	struct pager *pager; /* may be NULL: nothing is streamed */
 	const struct bake_config *bake;
 };
 

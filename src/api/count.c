@@ -19,6 +19,11 @@
  *  3. Any other error fails the whole count: a ledger with a hole in it would
  *     be believed.
  *
+ * Of a template, present + remote + zero is configured: what is in a file or in
+ * the layer it streams into, what only the store has, what is nowhere. A
+ * streamed layer is a memfd; its pages are a file's to whoever maps them, so a
+ * guest's clean ones are `shared`, and the layer is billed once, as resident.
+ *
  * billed is what the templates hold once, plus what each sandbox has for
  * itself; promised is what the guests believe they have.
  */
@@ -26,8 +31,10 @@
 
 #include "api/utf8.h"
 #include "base/guard.h"
+#include "image/image.h"
 #include "ledger/overhead.h"
 #include "ledger/pagemap.h"
+#include "template/template.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -108,17 +115,22 @@ int count_add_sandbox(struct count *c, const struct sandbox *s, struct err *e)
 	return 0;
 }
 
-int count_add_template(struct count *c, const char *name, uint64_t configured,
-		       uint64_t resident, uint64_t zero, struct err *e)
+int count_add_template(struct count *c, const struct template_info *t,
+		       struct err *e)
 {
-	json_t *row = json_pack("{s:o, s:I, s:I, s:I}", "name",
-				utf8_json_text(name), "configured",
-				(json_int_t)configured, "resident",
-				(json_int_t)resident, "zero", (json_int_t)zero);
+	const struct image_manifest *m = t->manifest;
+	json_t *row = json_pack("{s:o, s:I, s:I, s:I, s:I, s:I, s:I}", "name",
+				utf8_json_text(t->name), "configured",
+				(json_int_t)m->memory_bytes, "resident",
+				(json_int_t)t->resident_bytes, "zero",
+				(json_int_t)m->zero_bytes, "present",
+				(json_int_t)t->present_bytes, "streamed",
+				(json_int_t)t->streamed_bytes, "remote",
+				(json_int_t)t->remote_bytes);
 
 	if (json_array_append_new(c->templates, row) < 0)
 		return err_errno(e, ENOMEM, "count memory");
-	c->templates_bytes += resident;
+	c->templates_bytes += t->resident_bytes;
 	return 0;
 }
 

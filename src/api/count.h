@@ -11,6 +11,8 @@
 
 #include <jansson.h>
 
+struct template_info;
+
 struct count_sandbox {
 	struct sandbox_memory m;
 	int pidfd; /* our own */
@@ -40,8 +42,8 @@ struct count *count_free(struct count *c);
 /* Left out when it has no VMM. */
 int count_add_sandbox(struct count *c, const struct sandbox *s,
 		      struct err *e) must_check;
-int count_add_template(struct count *c, const char *name, uint64_t configured,
-		       uint64_t resident, uint64_t zero,
+/* One whose manifest is known. */
+int count_add_template(struct count *c, const struct template_info *t,
 		       struct err *e) must_check;
 
 /* ---- in the worker ---- */

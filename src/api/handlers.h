@@ -14,9 +14,19 @@ void handle_host(struct request *rq);
 void handle_templates(struct request *rq);
 void handle_template(struct request *rq);
 void handle_template_remove(struct request *rq);
+void handle_template_evict(struct request *rq);
 
 /* bakes.c */
 void handle_bake(struct request *rq);
+
+/* stores.c */
+void handle_stores(struct request *rq);
+void handle_store_add(struct request *rq);
+void handle_store_remove(struct request *rq);
+
+/* transfers.c */
+void handle_push(struct request *rq);
+void handle_pull(struct request *rq);
 
 /* sandboxes.c */
 void handle_sandboxes(struct request *rq);
@@ -34,3 +44,6 @@ void handle_stream(struct request *rq);
 
 /* mem.c */
 void handle_mem(struct request *rq);
+
+/* pager.c */
+void handle_pager(struct request *rq);

@@ -25,7 +25,6 @@
 #include "api/request.h"
 #include "api/server.h"
 #include "base/guard.h"
-#include "image/image.h"
 #include "template/template.h"
 
 #include <errno.h>
@@ -98,10 +97,7 @@ static int mem_gather_templates(struct mem *m, struct count *c, struct err *e)
 		struct template_info info = templates_info(t, i);
 
 		if (info.manifest)
-			r = count_add_template(c, info.name,
-					       info.manifest->memory_bytes,
-					       info.resident_bytes,
-					       info.manifest->zero_bytes, e);
+			r = count_add_template(c, &info, e);
 	}
 	return r;
 }

@@ -10,7 +10,7 @@
  *     its line takes one ({} is no body).
  *  2. A path that exists under other methods answers 405 and names them.
  *
- * A dozen lines are searched from the top: nothing to gain by more.
+ * Two dozen lines are searched from the top: nothing to gain by more.
  */
 #include "api/route.h"
 
@@ -38,6 +38,12 @@ static const struct route routes[] = {
 	{ "POST", "/v1/templates", handle_bake, NULL, true },
 	{ "GET", "/v1/templates/*", handle_template, NULL, false },
 	{ "DELETE", "/v1/templates/*", handle_template_remove, NULL, false },
+	{ "POST", "/v1/templates/*/evict", handle_template_evict, NULL, false },
+	{ "GET", "/v1/stores", handle_stores, NULL, false },
+	{ "POST", "/v1/stores", handle_store_add, NULL, true },
+	{ "DELETE", "/v1/stores/*", handle_store_remove, NULL, false },
+	{ "POST", "/v1/push", handle_push, NULL, true },
+	{ "POST", "/v1/pull", handle_pull, NULL, true },
 	{ "GET", "/v1/sandboxes", handle_sandboxes, NULL, false },
 	{ "POST", "/v1/sandboxes", handle_sandbox_create, NULL, true },
 	{ "GET", "/v1/sandboxes/*", handle_sandbox, NULL, false },
@@ -49,6 +55,7 @@ static const struct route routes[] = {
 	{ "GET", "/v1/sandboxes/*/stream", handle_stream, NULL, false },
 	{ "GET", "/v1/mem", handle_mem, NULL, false },
 	{ "GET", "/v1/mem/*", handle_mem, NULL, false },
+	{ "GET", "/v1/pager", handle_pager, NULL, false },
 };
 
 /* Does the path fit? *ret_param: what the star stands for, else NULL. */

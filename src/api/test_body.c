@@ -5,6 +5,8 @@
 #include "api/bakes.h"
 #include "api/problem.h"
 #include "api/sandboxes.h"
+#include "api/stores.h"
+#include "api/transfers.h"
 #include "api/utf8.h"
 #include "base/guard.h"
 #include "base/test.h"
@@ -189,6 +191,133 @@ static void test_bake_refused(void)
 		   "warm has more than 32");
 }
 
+/* ---- stores ---- */
+
+static void check_store(const char *json, const char *say)
+{
+	struct store_spec s = { 0 };
+	struct err e = ERR_NULL;
+
+	if (store_body_parse(json, strlen(json), &s, &e) == -EINVAL &&
+	    e.code == EINVAL && strstr(e.msg, say) && !s.name[0])
+		return;
+	fprintf(stderr, "%s: \"%s\" does not say \"%s\"\n", json, e.msg, say);
+	exit(1);
+}
+
+static void test_store(void)
+{
+	static const char all[] =
+		"{\"name\":\"lab\",\"url\":\"s3://bucket/prefix\","
+		"\"endpoint\":\"http://127.0.0.1:9000\","
+		"\"region\":\"eu-north-1\",\"credentials\":\"/etc/keys\"}";
+	static const char least[] = "{\"name\":\"d\",\"url\":\"/srv/d\"}";
+	struct store_spec s = { 0 };
+	struct err e = ERR_NULL;
+
+	check(store_body_parse(all, strlen(all), &s, &e) == 0);
+	check_str(s.name, "lab");
+	check_str(s.url, "s3://bucket/prefix");
+	check_str(s.endpoint, "http://127.0.0.1:9000");
+	check_str(s.region, "eu-north-1");
+	check_str(s.credentials, "/etc/keys");
+	check_str(s.ca, "");
+	check(store_body_parse(least, strlen(least), &s, &e) == 0);
+	check(!s.endpoint[0] && !s.region[0] && !s.credentials[0]);
+}
+
+#define STORE "{\"name\":\"a\",\"url\":\"s3://bucket\","
+
+static void test_store_refused(void)
+{
+	check_store("{\"url\":\"/srv\"}", "name is missing");
+	check_store("{\"name\":\"a\"}", "url is missing");
+	check_store("{\"name\":\"a\",\"url\":\"\"}", "url must have 1 to");
+	check_store("{\"name\":\"../a\",\"url\":\"/srv\"}", "name");
+	check_store("{\"name\":\"a\",\"url\":\"file:///srv\"}", "store a");
+	check_store("{\"name\":\"a\",\"url\":\"/srv\\n/x\"}", "control");
+	check_store(STORE "\"credentials\":\"keys\"}",
+		    "credentials must be an absolute path");
+	check_store(STORE "\"ca\":\"ca.pem\"}", "ca must be an absolute path");
+	check_store(STORE "\"secret\":\"x\"}", "unknown key secret");
+	check_store(STORE "\"region\":1}", "region must be a string");
+}
+
+/* ---- push and pull ---- */
+
+static void check_push(const char *json, const char *say)
+{
+	struct push_body b = { .root = NULL };
+	struct err e = ERR_NULL;
+
+	if (push_body_parse(json, strlen(json), &b, &e) == -EINVAL &&
+	    e.code == EINVAL && strstr(e.msg, say) && !b.root)
+		return;
+	fprintf(stderr, "%s: \"%s\" does not say \"%s\"\n", json, e.msg, say);
+	exit(1);
+}
+
+static void check_pull(const char *json, const char *say)
+{
+	struct pull_body b = { .root = NULL };
+	struct err e = ERR_NULL;
+
+	if (pull_body_parse(json, strlen(json), &b, &e) == -EINVAL &&
+	    e.code == EINVAL && strstr(e.msg, say) && !b.root)
+		return;
+	fprintf(stderr, "%s: \"%s\" does not say \"%s\"\n", json, e.msg, say);
+	exit(1);
+}
+
+#define PUSH "{\"template\":\"t\",\"store\":\"s\""
+
+static void test_push_and_pull(void)
+{
+	static const char push[] = PUSH ",\"parent\":\"p\"}";
+	static const char pull[] = PUSH ",\"name\":\"n\",\"eager\":true,"
+					"\"replace\":true}";
+	static const char least[] = PUSH "}";
+	struct push_body a = { .root = NULL };
+	struct pull_body b = { .root = NULL };
+	struct err e = ERR_NULL;
+
+	check(push_body_parse(push, strlen(push), &a, &e) == 0);
+	check_str(a.options.template, "t");
+	check_str(a.options.store, "s");
+	check_str(a.options.parent, "p");
+	json_decref(a.root);
+	check(push_body_parse(least, strlen(least), &a, &e) == 0);
+	check(!a.options.parent);
+	json_decref(a.root);
+
+	check(pull_body_parse(pull, strlen(pull), &b, &e) == 0);
+	check_str(b.options.template, "t");
+	check_str(b.options.store, "s");
+	check_str(b.options.name, "n");
+	check(b.options.eager && b.options.replace);
+	json_decref(b.root);
+	check(pull_body_parse(least, strlen(least), &b, &e) == 0);
+	check(!b.options.name && !b.options.eager && !b.options.replace);
+	json_decref(b.root);
+}
+
+static void test_push_and_pull_refused(void)
+{
+	check_push("{\"template\":\"t\"}", "store is missing");
+	check_push("{\"store\":\"s\"}", "template is missing");
+	check_push(PUSH ",\"parent\":\"../p\"}", "parent is not a name");
+	check_push(PUSH ",\"eager\":true}", "unknown key eager");
+	check_push("{\"template\":\"a/b\",\"store\":\"s\"}",
+		   "template is not a name");
+	check_push("{\"template\":\"a\",\"store\":\"s s\"}",
+		   "store is not a name");
+	check_pull("{\"template\":\"t\"}", "store is missing");
+	check_pull("{\"store\":\"s\"}", "template is missing");
+	check_pull(PUSH ",\"name\":\".\"}", "name is not a name");
+	check_pull(PUSH ",\"eager\":1}", "eager must be true or false");
+	check_pull(PUSH ",\"parent\":\"p\"}", "unknown key parent");
+}
+
 /* ---- text ---- */
 
 static void check_utf8(const char *in, size_t len, const char *out)
@@ -261,6 +390,10 @@ int main(void)
 	test_create_env();
 	test_bake();
 	test_bake_refused();
+	test_store();
+	test_store_refused();
+	test_push_and_pull();
+	test_push_and_pull_refused();
 	test_utf8();
 	test_problem();
 	return 0;

@@ -14,8 +14,12 @@
 #include "image/image.h"
 #include "sandbox/channel.h"
 #include "sandbox/console.h"
+#include "sandbox/db.h"
 #include "sandbox/sandbox.h"
+#include "sandbox/stores.h"
 #include "template/bake.h"
+#include "template/pull.h"
+#include "template/push.h"
 #include "template/template.h"
 #include "vmm/vmm.h"
 
@@ -25,6 +29,7 @@
 #include <poll.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 
 /* ---- fakes ---- */
@@ -223,12 +228,95 @@ int templates_remove(struct templates *t, struct registry *r, const char *name,
 	return 0;
 }
 
-static const struct bake_events *baking;
+struct template_info templates_find(struct templates *t, const char *name)
+{
+	for (size_t i = 0; i < templates_count(t); i++)
+		if (!strcmp(templates_info(t, i).name, name))
+			return templates_info(t, i);
+	return (struct template_info){ 0 };
+}
+
+const char *templates_user_of(const struct templates *t, const char *store)
+{
+	(void)t;
+	return strcmp(store, "used") ? NULL : "base";
+}
+
+/* The one push or pull. */
+static const struct job_events *moving;
+static void *moving_arg;
+static bool moving_eager;
+
+static void move(const struct job_events *events, void *arg)
+{
+	check(!moving);
+	moving = events;
+	moving_arg = arg;
+}
+
+int push_start(const struct transfer_config *config,
+	       const struct push_options *options,
+	       const struct job_events *events, void *arg, struct push **ret,
+	       struct err *e)
+{
+	if (!stores_find(config->stores, options->store))
+		return err_set(e, ENOENT, "push %s: there is no store %s",
+			       options->template, options->store);
+	move(events, arg);
+	*ret = (struct push *)&moving;
+	return 0;
+}
+
+void push_abandon(struct push *p)
+{
+	check(p == (struct push *)&moving && moving);
+	moving = NULL;
+}
+
+const struct push_result *push_result(const struct push *p)
+{
+	static const struct push_result result = { .image = "im12",
+						   .pack_bytes = 5,
+						   .sent = true };
+
+	check(p == (const struct push *)&moving);
+	return &result;
+}
+
+int pull_start(const struct transfer_config *config,
+	       const struct pull_options *options,
+	       const struct job_events *events, void *arg, struct pull **ret,
+	       struct err *e)
+{
+	(void)config;
+	(void)e;
+	move(events, arg);
+	moving_eager = options->eager;
+	*ret = (struct pull *)&moving;
+	return 0;
+}
+
+void pull_abandon(struct pull *p)
+{
+	check(p == (struct pull *)&moving && moving);
+	moving = NULL;
+}
+
+static void move_end(int code, const char *msg)
+{
+	struct err e = ERR_NULL;
+
+	if (code)
+		err_set(&e, code, "%s", msg);
+	take(moving)->done(moving_arg, &e);
+}
+
+static const struct job_events *baking;
 static void *baking_arg;
 
 int bake_start(const struct bake_config *config,
 	       const struct bake_options *options,
-	       const struct bake_events *events, void *arg, struct bake **ret,
+	       const struct job_events *events, void *arg, struct bake **ret,
 	       struct err *e)
 {
 	(void)config;
@@ -277,7 +365,9 @@ const char *vmm_accel_name(enum vmm_accel a)
 static struct loop loop;
 static struct worker *worker;
 static struct api *api;
-static char dir[64], socket_path[128];
+static struct db *db;
+static struct stores *stores;
+static char dir[64], root[80], socket_path[128];
 
 static void stage(void)
 {
@@ -289,7 +379,12 @@ static void stage(void)
 
 	check(loop_init(&loop, &e) == 0);
 	check(worker_new(&loop, 1, &worker, &e) == 0);
+	snprintf(root, sizeof(root), "%s/root", dir);
+	check(mkdir(root, 0700) == 0);
+	check(db_open(root, &db, &e) == 0);
+	check(stores_new(db, &stores, &e) == 0);
 	config.worker = worker;
+	config.stores = stores;
 	check(api_new(&config, &api, &e) == 0);
 	waiting = NULL;
 	n_herd = 2;
@@ -307,8 +402,13 @@ static void stage(void)
 
 static void strike(void)
 {
+	struct err e = ERR_NULL;
+
 	api = api_free(api);
 	worker = worker_free(worker);
+	stores = stores_free(stores);
+	db = db_close(db);
+	check(io_remove_tree(root, &e) == 0);
 	herd[0].channel = channel_free(herd[0].channel);
 	loop_deinit(&loop);
 	check(access(socket_path, F_OK) < 0);
@@ -479,12 +579,12 @@ static void test_look(void)
 	t = json_array_get(j, 0);
 	check(json_is_null(json_object_get(t, "memory_bytes")));
 	check_str(text_at(t, "problem"), "torn");
-	check(json_object_size(t) == 19);
+	check(json_object_size(t) == 23);
 	t = json_array_get(j, 1);
 	check(json_is_null(json_object_get(t, "problem")));
 	check(number_at(t, "resident_bytes") == 4096);
 	check(number_at(t, "image_bytes") == 1000);
-	check(json_object_size(t) == 19);
+	check(json_object_size(t) == 23);
 	json_decref(j);
 	json_decref(fetch("GET", "/v1/templates/base", "", 200));
 
@@ -700,6 +800,125 @@ static void test_keep_alive(void)
 	client_send("GET", 3); /* left hanging at the end */
 	strike();
 	close(c.fd);
+}
+
+static void test_stores(void)
+{
+	json_t *j;
+
+	stage();
+	j = fetch("GET", "/v1/stores", "", 200);
+	check(json_is_array(j) && json_array_size(j) == 0);
+	json_decref(j);
+	check_problem(fetch("POST", "/v1/stores",
+			    "{\"name\":\"a\",\"url\":\"gopher://x\"}", 400),
+		      "EINVAL", "store a");
+	check_problem(fetch("POST", "/v1/stores",
+			    "{\"name\":\"a\",\"url\":\"s3://bucket/p\","
+			    "\"credentials\":\"keys\"}",
+			    400),
+		      "EINVAL", "credentials must be an absolute path");
+	json_decref(fetch("POST", "/v1/stores",
+			  "{\"name\":\"lab\",\"url\":\"s3://bucket/p\","
+			  "\"region\":\"eu-north-1\","
+			  "\"credentials\":\"/etc/keys\"}",
+			  201));
+	json_decref(fetch("POST", "/v1/stores",
+			  "{\"name\":\"used\",\"url\":\"/srv/used\"}", 201));
+	check_problem(fetch("POST", "/v1/stores",
+			    "{\"name\":\"lab\",\"url\":\"/srv\"}", 409),
+		      "EEXIST", "add store lab");
+	j = fetch("GET", "/v1/stores", "", 200);
+	check(json_array_size(j) == 2);
+	check_str(json_string_value(
+			  json_object_get(json_array_get(j, 0), "credentials")),
+		  "/etc/keys");
+	check(json_is_null(json_object_get(json_array_get(j, 0), "endpoint")));
+	json_decref(j);
+	check_problem(fetch("DELETE", "/v1/stores/used", "", 409), "EBUSY",
+		      "template base streams from it");
+	check_problem(fetch("DELETE", "/v1/stores/none", "", 404), "ENOENT",
+		      "remove store none");
+	ask_http("DELETE", "/v1/stores/lab", "");
+	client_until(NULL);
+	check(strstr(c.in, " 204 "));
+	client_close();
+	strike();
+}
+
+static void test_transfers(void)
+{
+	static const char push[] = "{\"template\":\"base\",\"store\":\"s\"}";
+	static const char pull[] = "{\"store\":\"s\",\"template\":\"t\","
+				   "\"name\":\"base\",\"eager\":true}";
+	struct err e = ERR_NULL;
+	size_t lines = 0;
+
+	stage();
+	check_problem(fetch("POST", "/v1/push", push, 404), "ENOENT",
+		      "there is no store s");
+	{
+		struct store_spec spec = { .name = "s", .url = "/srv" };
+
+		check(stores_add(stores, &spec, &e) == 0);
+	}
+	ask_http("POST", "/v1/push", push);
+	client_until("\r\n\r\n");
+	moving->step(moving_arg, "upload", "x", 1ull << 40, 1ull << 41);
+	client_until("{\"step\":\"upload\",\"detail\":\"x\","
+		     "\"done\":1099511627776,\"total\":2199023255552}\n");
+	move_end(0, NULL);
+	client_until("\"push\":{\"image\":\"im12\",\"parent\":null,");
+	client_until("\"sent\":true}}\n");
+	client_until(NULL);
+	client_close();
+
+	ask_http("POST", "/v1/pull", pull);
+	settle();
+	check(moving && moving_eager);
+	/* Nobody reads: progress is left out, the result is not. */
+	for (uint64_t i = 0; i < 100000; i++)
+		moving->step(moving_arg, "fetch", "y", i, 100000);
+	move_end(0, NULL);
+	client_until("{\"template\":{\"name\":\"base\"");
+	client_until(NULL);
+	for (const char *p = c.in; (p = strstr(p, "{\"step\"")); p++)
+		lines++;
+	check(lines > 1000 && lines < 100000);
+	client_close();
+
+	ask_http("POST", "/v1/pull", pull);
+	settle();
+	check(moving);
+	client_close();
+	check(!moving); /* given up */
+
+	ask_http("POST", "/v1/push", push);
+	settle();
+	move_end(EBADMSG, "push base: images/im12/index is damaged");
+	client_until("{\"error\":\"push base: images/im12/index is damaged\","
+		     "\"errno\":\"EBADMSG\"}\n");
+	client_until(NULL);
+	client_close();
+	strike();
+}
+
+static void test_evict_and_pager(void)
+{
+	json_t *j;
+
+	stage();
+	check_problem(fetch("POST", "/v1/templates/none/evict", "", 404),
+		      "ENOENT", "evict template none");
+	check_problem(fetch("POST", "/v1/templates/base/evict", "", 409),
+		      "EOPNOTSUPP", "not streamed");
+	j = fetch("GET", "/v1/pager", "", 200);
+	check(json_is_null(json_object_get(j, "pid")));
+	check(json_array_size(json_object_get(j, "layers")) == 0);
+	check(json_is_integer(
+		json_object_get(json_object_get(j, "cache"), "budget")));
+	json_decref(j);
+	strike();
 }
 
 static void test_bake(void)
@@ -984,6 +1203,9 @@ int main(void)
 	test_hang_up();
 	test_keep_alive();
 	test_bake();
+	test_stores();
+	test_transfers();
+	test_evict_and_pager();
 	test_logs();
 	test_mem();
 	test_stream();

@@ -4,6 +4,7 @@
  *
  *	create   how long from asking for a sandbox to its first answer
  *	density  what each further sandbox costs
+ *	stream   a cold host that streams a template, against a warm one
  *
  * The client's part is inside the measure: a user waits for it, too. The
  * command goes through the stream API in this process; starting a program for
@@ -73,14 +74,14 @@ int bench_template(const char *name, json_t **ret, struct err *e)
 static int bench_main(int argc, char **argv)
 {
 	static const struct cmd *const subs[] = { &bench_create, &bench_density,
-						  NULL };
+						  &bench_stream, NULL };
 
 	return cmd_dispatch(&cmd_bench, subs, argc, argv);
 }
 
 const struct cmd cmd_bench = {
 	.name = "bench",
-	.args = "create|density [OPTION]... --template T -n N",
+	.args = "create|density|stream [OPTION]... --template T -n N",
 	.summary = "Measure what this host gives.",
 	.run = bench_main,
 };

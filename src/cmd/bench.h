@@ -13,6 +13,7 @@ struct create_options;
 
 extern const struct cmd bench_create;
 extern const struct cmd bench_density;
+extern const struct cmd bench_stream;
 
 /* What a sandbox is asked first: "sh -c COMMAND"; NULL: "echo ok". */
 struct bench_sandbox {

@@ -19,10 +19,11 @@
 
 /* In the order in which a user meets them. */
 static const struct cmd *const main_cmds[] = {
-	&cmd_doctor,    &cmd_serve,   &cmd_rootfs, &cmd_bake,    &cmd_template,
-	&cmd_templates, &cmd_create,  &cmd_exec,   &cmd_run,     &cmd_cp,
-	&cmd_ls,        &cmd_inspect, &cmd_logs,   &cmd_pause,   &cmd_resume,
-	&cmd_rm,        &cmd_mem,     &cmd_bench,  &cmd_version,
+	&cmd_doctor,    &cmd_serve, &cmd_rootfs, &cmd_bake,    &cmd_template,
+	&cmd_templates, &cmd_store, &cmd_push,   &cmd_pull,    &cmd_image,
+	&cmd_create,    &cmd_exec,  &cmd_run,    &cmd_cp,      &cmd_ls,
+	&cmd_inspect,   &cmd_logs,  &cmd_pause,  &cmd_resume,  &cmd_rm,
+	&cmd_mem,       &cmd_bench, &cmd_pager,  &cmd_version,
 };
 
 static const struct cmd *main_find(const char *name)

@@ -6,6 +6,7 @@
  *	byre mem ID         the same, with one sandbox only
  *	byre mem --pid PID  counted here: any process and its descendants, with
  *	                    no daemon and no guest involved
+ *	byre mem --pager    GET /v1/pager: what streaming does and costs
  *
  * The third shows what the first is made of: copy-on-write is older than
  * virtual machines, and a server that forks to save its state, or a zygote,
@@ -27,13 +28,15 @@
 #define MEM_PROC "/proc"
 
 struct mem_options {
-	bool json;
+	bool json, pager;
 	uint64_t pid;
 };
 
 static const struct opt mem_opts[] = {
 	{ 'p', "pid", "PID", "count this process and all below it instead",
 	  OPT_NUMBER(struct mem_options, pid) },
+	{ 0, "pager", NULL, "show what the pager counts instead",
+	  OPT_FLAG(struct mem_options, pager) },
 	{ 0, "json", NULL, "print it all, in bytes",
 	  OPT_FLAG(struct mem_options, json) },
 	OPT_END,
@@ -136,6 +139,8 @@ static int mem_sandbox(const char *id, json_t **ret, struct err *e)
 static int mem_get(const struct mem_options *o, const char *id, json_t **ret,
 		   struct err *e)
 {
+	if (o->pager)
+		return client_call("GET", "/v1/pager", NULL, ret, e);
 	if (o->pid)
 		return mem_pid((pid_t)o->pid, ret, e);
 	if (id)
@@ -156,13 +161,17 @@ static int mem_main(int argc, char **argv)
 	r = opt_parse(&use, argc, argv, &n);
 	if (r)
 		return opt_status(r);
-	if (o.pid > INT_MAX || (o.pid && n))
-		return cmd_usage(&cmd_mem, n ? "an ID or --pid, not both"
-					     : "there is no such PID");
+	if (!!o.pid + n + o.pager > 1)
+		return cmd_usage(&cmd_mem, "an ID, --pid or --pager, one of "
+					   "them");
+	if (o.pid > INT_MAX)
+		return cmd_usage(&cmd_mem, "there is no such PID");
 	if (mem_get(&o, n ? argv[1] : NULL, &ledger, &e) < 0)
 		return cmd_fail(&e);
 	if (o.json)
 		print_json(ledger);
+	else if (o.pager)
+		mem_print_pager(ledger);
 	else
 		mem_print(ledger);
 	return cmd_end(CMD_OK);
@@ -170,7 +179,7 @@ static int mem_main(int argc, char **argv)
 
 const struct cmd cmd_mem = {
 	.name = "mem",
-	.args = "[--json] [ID | --pid PID]",
+	.args = "[--json] [ID | --pid PID | --pager]",
 	.summary = "Show the ledger: what every page costs, and who pays.",
 	.run = mem_main,
 };

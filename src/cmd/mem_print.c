@@ -3,7 +3,8 @@
  * The ledger on a terminal
  *
  *	host       what this machine has, what was promised, what it costs
- *	templates  layers, each counted once
+ *	templates  layers, each counted once; present, remote and zero add up to
+ *	           "configured"
  *	sandboxes  the six buckets, which add up to "configured", and the VMM's
  *	           own memory; totals below
  */
@@ -53,13 +54,18 @@ static void mem_print_templates(const json_t *templates)
 
 	if (!json_array_size(templates))
 		return;
-	table_init(&t, "TEMPLATE|>CONFIGURED|>RESIDENT|>ZERO");
+	table_init(&t,
+		   "TEMPLATE|>CONFIGURED|>RESIDENT|>PRESENT|>STREAMED|>REMOTE"
+		   "|>ZERO");
 	json_array_foreach (templates, i, x) {
 		char size[16];
 
 		table_add(&t, "%s", print_text(x, "name"));
 		table_add(&t, "%s", print_bytes(x, "configured", size));
 		table_add(&t, "%s", print_bytes(x, "resident", size));
+		table_add(&t, "%s", print_bytes(x, "present", size));
+		table_add(&t, "%s", print_bytes(x, "streamed", size));
+		table_add(&t, "%s", print_bytes(x, "remote", size));
 		table_add(&t, "%s", print_bytes(x, "zero", size));
 	}
 	putchar('\n');

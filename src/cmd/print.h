@@ -9,6 +9,10 @@
 /* As indented text with a newline, on stdout. */
 void print_json(const json_t *v);
 
+/* For people: "key  value" lines in the object's order, bytes with their human
+ * size, members of its members as "key.member". On stdout. */
+void print_object(const json_t *o);
+
 /* Members of an object, "" or 0 when they are not there. */
 const char *print_text(const json_t *o, const char *key);
 uint64_t print_number(const json_t *o, const char *key);

@@ -20,6 +20,9 @@ struct progress {
 	uint64_t start_ns, step_ns;
 	char step[200];
 	unsigned done, total;
+	bool bytes; /* of those, not steps: */
+	uint64_t done_bytes, total_bytes;
+	uint64_t first_bytes; /* done when the step began: a resumed transfer */
 	struct buf kept; /* the end of the output, unless verbose */
 };
 
@@ -30,6 +33,10 @@ void progress_deinit(struct progress *p);
 /* A step begins: number @done of @total. */
 void progress_step(struct progress *p, const char *step, const char *detail,
 		   unsigned done, unsigned total, uint64_t now_ns);
+/* The same for steps that count bytes; called again as they come, with the same
+ * step and detail. 0 of 0: nothing to count. */
+void progress_bytes(struct progress *p, const char *step, const char *detail,
+		    uint64_t done, uint64_t total, uint64_t now_ns);
 /* Time goes by. */
 void progress_tick(struct progress *p, uint64_t now_ns);
 /* Something that runs has said this. */

@@ -17,9 +17,12 @@
 #include "base/io.h"
 #include "base/log.h"
 #include "base/loop.h"
+#include "base/parse.h"
 #include "base/worker.h"
+#include "pager/client.h"
 #include "sandbox/db.h"
 #include "sandbox/sandbox.h"
+#include "sandbox/stores.h"
 #include "template/bake.h"
 #include "template/template.h"
 #include "vmm/vmm.h"
@@ -37,11 +40,15 @@
 #define SERVE_WORKERS 4
 #define SERVE_ROOT "/var/lib/byre"
 #define SERVE_RUN "/run/byre"
+/* Frames of streamed images, kept on disk: some ten templates with what they
+ * have in common. */
+#define SERVE_CACHE_BYTES (10ull << 30)
 
 struct serve_options {
 	const char *root;
 	const char *run;
 	const char *guest;
+	uint64_t cache_bytes; /* 0: not given */
 	bool verbose;
 };
 
@@ -52,6 +59,9 @@ static const struct opt serve_opts[] = {
 	  OPT_TEXT(struct serve_options, run) },
 	{ 0, "guest", "DIR", "default kernel and initrd for bakes",
 	  OPT_TEXT(struct serve_options, guest) },
+	{ 0, "cache-size", "SIZE",
+	  "disk for what was streamed, in DIR/cache; 10G",
+	  OPT_BYTES(struct serve_options, cache_bytes) },
 	{ 'v', "verbose", NULL, "log more",
 	  OPT_FLAG(struct serve_options, verbose) },
 	OPT_END,
@@ -59,11 +69,14 @@ static const struct opt serve_opts[] = {
 
 struct serve {
 	char *root, *run, *guest;
+	uint64_t cache_bytes;
 	struct loop loop;
 	bool loop_up;
 	struct worker *worker;
 	struct vmm_host *host;
 	struct db *db;
+	struct stores *stores;
+	struct pager *pager;
 	struct templates *templates;
 	struct registry *registry;
 	struct bake_config bake;
@@ -135,6 +148,21 @@ static char *serve_guest_dir(const char *option)
 	return installed_path("guest");
 }
 
+/* The option, else BYRE_CACHE_SIZE, else the default. */
+static int serve_cache_size(struct serve *s, const struct serve_options *o,
+			    struct err *e)
+{
+	const char *env = getenv("BYRE_CACHE_SIZE");
+
+	s->cache_bytes = SERVE_CACHE_BYTES;
+	if (o->cache_bytes)
+		s->cache_bytes = o->cache_bytes;
+	else if (env && *env && parse_bytes(env, &s->cache_bytes) < 0)
+		return err_set(e, EINVAL, "BYRE_CACHE_SIZE: \"%s\" is no size",
+			       env);
+	return 0;
+}
+
 static int serve_dirs(struct serve *s, const struct serve_options *o,
 		      struct err *e)
 {
@@ -150,6 +178,29 @@ static int serve_dirs(struct serve *s, const struct serve_options *o,
 	return r < 0 ? r : io_mkdirs(s->run, 0700, e);
 }
 
+static void serve_whole(void *arg, struct pager_layer *l)
+{
+	struct serve *s = arg;
+
+	if (s->templates)
+		templates_whole(s->templates, l);
+}
+
+static int serve_up_pager(struct serve *s, struct err *e)
+{
+	struct pager_config config = {
+		.loop = &s->loop,
+		.root = s->root,
+		.run = s->run,
+		.cache_bytes = s->cache_bytes,
+		.whole = serve_whole,
+		.arg = s,
+	};
+	int r = stores_new(s->db, &s->stores, e);
+
+	return r < 0 ? r : pager_new(&config, &s->pager, e);
+}
+
 static int serve_up_store(struct serve *s, struct err *e)
 {
 	struct registry_config config = {
@@ -159,12 +210,15 @@ static int serve_up_store(struct serve *s, struct err *e)
 		.worker = s->worker,
 		.host = s->host,
 		.db = s->db,
+		.stores = s->stores,
+		.pager = s->pager,
 	};
 	int r = templates_new(&s->loop, s->worker, s->host, s->db, s->root,
 			      &s->templates, e);
 
 	if (r < 0)
 		return r;
+	templates_set_pager(s->templates, s->pager);
 	config.templates = templates_lookup_ops(s->templates);
 	r = registry_new(&config, &s->registry, e);
 	if (r == 0)
@@ -183,6 +237,8 @@ static int serve_up_api(struct serve *s, struct err *e)
 		.host = s->host,
 		.registry = s->registry,
 		.templates = s->templates,
+		.stores = s->stores,
+		.pager = s->pager,
 		.bake = &s->bake,
 	};
 
@@ -206,6 +262,8 @@ static int serve_up(struct serve *s, const struct serve_options *o,
 	int r = serve_dirs(s, o, e);
 
 	if (r == 0)
+		r = serve_cache_size(s, o, e);
+	if (r == 0)
 		r = db_open(s->root, &s->db, e);
 	if (r == 0)
 		r = loop_init(&s->loop, e);
@@ -216,6 +274,8 @@ static int serve_up(struct serve *s, const struct serve_options *o,
 		r = worker_new(&s->loop, SERVE_WORKERS, &s->worker, e);
 	if (r == 0)
 		r = vmm_host_new(&s->loop, getenv("BYRE_ACCEL"), &s->host, e);
+	if (r == 0)
+		r = serve_up_pager(s, e);
 	if (r == 0)
 		r = serve_up_store(s, e);
 	if (r == 0)
@@ -234,9 +294,15 @@ static int serve_up(struct serve *s, const struct serve_options *o,
 static void serve_down(struct serve *s)
 {
 	api_free(s->api);
+	/* Guests that are let go are not to be forgotten by the pager. */
+	pager_leave(s->pager);
 	worker_free(s->worker); /* its last jobs still find everything */
 	registry_free(s->registry);
+	if (s->templates)
+		templates_set_pager(s->templates, NULL);
 	templates_free(s->templates);
+	pager_free(s->pager);
+	stores_free(s->stores);
 	vmm_host_free(s->host);
 	loop_fd_del(&s->signals);
 	fd_close(&s->signal_fd);

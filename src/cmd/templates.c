@@ -32,6 +32,7 @@ static void templates_row(struct table *t, const json_t *x)
 	table_add(t, "%.0f ms", print_real(x, "boot_ms"));
 	table_add(t, "%s",
 		  print_age(print_text(x, "created"), clock_real_ns(), age));
+	table_add(t, "%s", print_text(x, "remote"));
 	table_add(t, "%s", print_text(x, "problem"));
 }
 
@@ -59,7 +60,8 @@ static int templates_main(int argc, char **argv)
 	}
 	table_init(
 		&t,
-		"NAME|>MEMORY|>IMAGE|>RESIDENT|>VCPUS|ACCEL|>BOOT|>AGE|PROBLEM");
+		"NAME|>MEMORY|>IMAGE|>RESIDENT|>VCPUS|ACCEL|>BOOT|>AGE|STREAMS FROM"
+		"|PROBLEM");
 	json_array_foreach (all, i, one)
 		templates_row(&t, one);
 	table_print(&t);

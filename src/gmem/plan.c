@@ -18,7 +18,7 @@
  * Invariants
  *  1. Extents are sorted, adjoin, and never pass the end of the RAM; only
  *     plan_finish() asks that they reach it.
- *  2. A shared plan is the layer as it is: one extent, offset 0.
+ *  2. A shared plan is the layer as it is: one extent, offset 0, not streamed.
  *  3. A view takes its sizes from the RAM size the daemon knows and from the
  *     fd, never from the memory it looks at; offsets read there are copied,
  *     then checked.
@@ -39,6 +39,7 @@
 
 struct plan {
 	enum plan_mode mode;
+	uint32_t flags;
 	uint64_t ram_bytes;
 	uint64_t next; /* where the next extent starts */
 	struct gmem_extent *extents;
@@ -178,6 +179,11 @@ int plan_populate(struct plan *p, uint64_t start, uint64_t len)
 	return 0;
 }
 
+void plan_set_streamed(struct plan *p)
+{
+	p->flags |= PLAN_STREAMED;
+}
+
 static int plan_write(const struct plan *p, const struct gmem_plan *head,
 		      int fd, struct err *e)
 {
@@ -207,9 +213,13 @@ int plan_finish(struct plan *p, int *ret_fd, struct err *e)
 			       "plan: extents cover %llu of %llu bytes",
 			       (unsigned long long)p->next,
 			       (unsigned long long)p->ram_bytes);
+	if (p->mode == PLAN_SHARED && p->flags & PLAN_STREAMED)
+		return err_set(e, EINVAL,
+			       "plan: a shared layer cannot be streamed");
 	head.magic = PLAN_MAGIC;
 	head.version = PLAN_VERSION;
 	head.mode = p->mode;
+	head.flags = p->flags;
 	head.ram_bytes = p->ram_bytes;
 	head.n_extents = p->n_extents;
 	head.n_populate = p->n_populate;

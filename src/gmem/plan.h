@@ -25,7 +25,7 @@
 #include <stdint.h>
 
 #define PLAN_MAGIC 0x6e616c7065727962ull /* "byreplan" */
-#define PLAN_VERSION 1u
+#define PLAN_VERSION 2u
 #define PLAN_HEADER 4096u
 #define PLAN_PAGE 4096ull
 /* Anonymous runs shorter than this stay holes in the layer's file: each extent
@@ -38,10 +38,24 @@
 /* VMAs that discards in file-backed extents may add; see shim.c. */
 #define PLAN_SPLITS_MAX 16384u
 
+/* Flags of a plan. */
+/* The layer is a memfd that is still being filled: the shim arms its extents
+ * with a userfaultfd (missing pages) and hands that to the daemon. */
+#define PLAN_STREAMED 1u
+#define PLAN_FLAGS PLAN_STREAMED /* all there are */
+
 /* Environment of the VMM: number of the plan's fd; number of the fd of layer 0
  * (a plan of this version has at most one layer). */
 #define PLAN_ENV "BYRE_GMEM_PLAN"
 #define PLAN_ENV_LAYER "BYRE_GMEM_LAYER"
+/* For a streamed plan: the fd of /dev/userfaultfd (without it the process needs
+ * the privilege for userfaultfd(2)); the number at which the shim keeps its
+ * userfaultfd, for whoever must fetch it back (some fd is there to hold the
+ * place, and is replaced); the fd of the socket over which it hands out a copy.
+ * The shim closes the first and the last. */
+#define PLAN_ENV_UFFD_DEV "BYRE_GMEM_UFFD_DEV"
+#define PLAN_ENV_UFFD "BYRE_GMEM_UFFD"
+#define PLAN_ENV_UFFD_SOCK "BYRE_GMEM_UFFD_SOCK"
 /* The path the VMM is told for its memory. Never exists: the shim answers. */
 #define PLAN_PATH "/byre/gmem"
 
@@ -89,6 +103,8 @@ struct gmem_plan {
 	uint64_t magic;
 	uint32_t version;
 	uint32_t mode; /* enum plan_mode */
+	uint32_t flags; /* PLAN_STREAMED */
+	uint32_t pad;
 	uint64_t ram_bytes;
 	uint32_t n_extents;
 	uint32_t n_populate;
@@ -112,6 +128,10 @@ int plan_add(struct plan *p, enum plan_kind kind, uint64_t len,
 	     uint64_t offset) must_check;
 /* Pages to map before the guest runs; whole pages, inside the RAM. */
 int plan_populate(struct plan *p, uint64_t start, uint64_t len) must_check;
+
+/* Its layer is still being filled: PLAN_STREAMED. Not for a shared plan, which
+ * plan_finish() then refuses. */
+void plan_set_streamed(struct plan *p);
 
 /* Write it to a sealed-size memfd: *ret_fd is the caller's. The extents must
  * cover the RAM exactly. */
@@ -138,3 +158,21 @@ int plan_view_open(int fd, uint64_t ram_bytes, struct plan_view *ret,
 void plan_view_close(struct plan_view *v);
 /* A private copy of the report. */
 struct gmem_report plan_view_report(const struct plan_view *v);
+
+/* ---- the userfaultfd of a streamed plan ---- */
+
+#define GMEM_HANDOVER_MAGIC 0x7265766f646e6168ull /* "handover" */
+
+/* What the shim says, once, with the userfaultfd as SCM_RIGHTS, when all layer
+ * extents are armed and nothing has touched them yet. */
+struct gmem_handover {
+	uint64_t magic;
+	uint64_t ram_addr; /* in the VMM: of guest offset 0 */
+	uint64_t ram_bytes;
+};
+
+/* The daemon's end; @sock is one of a SOCK_SEQPACKET pair. Never waits. -EAGAIN:
+ * not there yet; -EPIPE: the other end was closed without; -EPROTO: not what
+ * the shim says. @ret_uffd is a userfaultfd, close-on-exec, the caller's. */
+int plan_handover_receive(int sock, struct gmem_handover *ret, int *ret_uffd,
+			  struct err *e) must_check;

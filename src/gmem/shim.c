@@ -35,10 +35,14 @@
  *	anon file file  ->  anon anon file	none: neighbours merge
  *	anon file anon  ->  anon anon anon	one or two fewer
  *
+ * A layer that is still being filled (PLAN_STREAMED) is armed with a userfaultfd,
+ * and a discarded page of it becomes the kernel's zero page: shim_uffd.c.
+ *
  * Invariants
  *  1. A layer is only ever mapped MAP_PRIVATE, or shared in a bake of its own.
  *  2. `replaced` has the bit of exactly those pages of layer extents that are
- *     anonymous now. Only discards change it, under `lock`.
+ *     anonymous now. Only discards change it, under `lock`. In a streamed plan
+ *     no page is replaced: it would not be armed any more, and need not be.
  *  3. `splits` is never below the number of VMAs that discards have added. At
  *     PLAN_SPLITS_MAX, or when the kernel refuses, pages are zeroed by writing:
  *     that costs their memory, but it is right.
@@ -48,15 +52,17 @@
  *     before QEMU's seccomp filter. All calls go through syscall(2): there is
  *     no next function to look up, and no order of constructors to get wrong.
  *  6. Guest memory is mapped once and lives as long as the process.
- *
  *  7. Guest memory has no huge pages: the VMM's advice for them is dropped, and
  *     so is the host's default. One touched byte would cost 2 MiB.
+ *  8. A streamed layer is armed before anything touches it, and the daemon has
+ *     the userfaultfd before anything waits for a page.
  *
  * There is one of it in a process by nature: hence the static object.
  *
- * Not here: policy, userfaultfd, any knowledge of guests.
+ * Not here: policy, the pager, any knowledge of guests.
  */
 #include "gmem/plan.h"
+#include "gmem/shim_uffd.h"
 #include "base/uapi.h"
 
 #include <errno.h>
@@ -103,6 +109,7 @@ struct shim {
 	uint8_t *surrendered; /* bitmap, shared with the daemon */
 	/* copies: judged once, then not read from shared memory again */
 	enum plan_mode mode;
+	bool streamed;
 	uint64_t ram_bytes;
 	uint32_t n_extents;
 	uint32_t n_populate;
@@ -158,11 +165,8 @@ static uint64_t shim_now_ns(void)
 
 /* ---- reading the plan ---- */
 
-static void shim_refuse(uint32_t extent, int code, const char *fmt, ...)
-	printf_like(3, 4) __attribute__((noreturn));
-
 /* There is no caller to report to: main has not begun. */
-static void shim_refuse(uint32_t extent, int code, const char *fmt, ...)
+void shim_refuse(uint32_t extent, int code, const char *fmt, ...)
 {
 	char msg[256];
 	va_list ap;
@@ -178,8 +182,7 @@ static void shim_refuse(uint32_t extent, int code, const char *fmt, ...)
 	_exit(SHIM_EXIT);
 }
 
-/* The number of an fd from the environment; -1 when @name is not set. */
-static int shim_env_fd(const char *name)
+int shim_env_fd(const char *name)
 {
 	const char *s = getenv(name);
 	char *end;
@@ -193,6 +196,7 @@ static int shim_env_fd(const char *name)
 		shim_refuse(0, EINVAL, "%s is not an fd: '%s'", name, s);
 	if (fcntl((int)n, F_SETFD, FD_CLOEXEC) < 0)
 		shim_refuse(0, errno, "%s: fd %ld: %m", name, n);
+	unsetenv(name);
 	return (int)n;
 }
 
@@ -288,6 +292,10 @@ static void shim_map_plan(int fd)
 			    (unsigned long long)total, (long long)st.st_size);
 	if (head.mode >= PLAN_MODE_COUNT)
 		shim_refuse(0, EINVAL, "mode %u", head.mode);
+	if (head.flags & ~PLAN_FLAGS)
+		shim_refuse(0, EINVAL, "flags %#x", head.flags);
+	if (head.mode == PLAN_SHARED && head.flags & PLAN_STREAMED)
+		shim_refuse(0, EINVAL, "streamed, and shared");
 	if (!span_ok(0, head.ram_bytes, PLAN_RAM_MAX))
 		shim_refuse(0, EINVAL, "%llu bytes of RAM",
 			    (unsigned long long)head.ram_bytes);
@@ -307,6 +315,7 @@ static void shim_map_plan(int fd)
 			    (unsigned long long)head.populate_offset);
 
 	shim.mode = head.mode;
+	shim.streamed = head.flags & PLAN_STREAMED;
 	shim.ram_bytes = head.ram_bytes;
 	shim.n_extents = head.n_extents;
 	shim.n_populate = head.n_populate;
@@ -368,9 +377,6 @@ __attribute__((constructor)) void byre_gmem_start(void)
 	if (fd < 0)
 		return;
 	shim.layer_fd = shim_env_fd(PLAN_ENV_LAYER);
-	unsetenv(PLAN_ENV);
-	unsetenv(PLAN_ENV_LAYER);
-
 	shim_map_plan(fd);
 	if (shim.layer_fd >= 0) {
 		if (fstat(shim.layer_fd, &st) < 0)
@@ -398,6 +404,8 @@ __attribute__((constructor)) void byre_gmem_start(void)
 	if (p == MAP_FAILED)
 		shim_refuse(0, errno, "mmap: %m");
 	shim.replaced = p;
+	shim_uffd_start(shim.streamed,
+			(int[]){ fd, shim.layer_fd, shim.ram_fd }, 3);
 	shim_no_huge_pages();
 	shim.active = true;
 }
@@ -424,6 +432,17 @@ static void shim_set_ram(char *ram)
 	__atomic_store_n(&shim.plan->report.ram_addr, (uint64_t)(uintptr_t)ram,
 			 __ATOMIC_RELEASE);
 	__atomic_store_n(&shim.ram, ram, __ATOMIC_RELEASE);
+}
+
+/* Before anything else can touch it: see invariant 8. */
+static void shim_arm(char *ram)
+{
+	if (!shim.streamed)
+		return;
+	for (uint32_t i = 0; i < shim.n_extents; i++)
+		if (shim.extents[i].kind == PLAN_LAYER)
+			shim_uffd_arm(ram, &shim.extents[i], i);
+	shim_uffd_hand_over(ram, shim.ram_bytes);
 }
 
 /* Best effort: whatever is not mapped now will fault later. */
@@ -479,6 +498,7 @@ static void *shim_map_private(void *addr, int prot, int fixed)
 			return MAP_FAILED;
 		}
 	}
+	shim_arm(ram);
 	shim.plan->report.map_ns = shim_now_ns() - t0;
 	shim_populate(ram);
 	shim_set_ram(ram);
@@ -638,17 +658,37 @@ static void shim_replace(uint64_t from, uint64_t to)
 	shim.plan->report.splits = shim.splits;
 }
 
+/* Make the armed pages [from, to) read as zeros. */
+static int shim_zero(uint64_t from, uint64_t to)
+{
+	char *addr = shim.ram + from * PLAN_PAGE;
+	uint64_t len = (to - from) * PLAN_PAGE;
+
+	if (sys_madvise(addr, len, MADV_DONTNEED) < 0)
+		return -1;
+	shim.plan->report.split_refused += shim_uffd_zero(addr, len);
+	return 0;
+}
+
+/* Pages [from, to), all anonymous or none. */
+static int shim_discard_run(uint64_t from, uint64_t to, bool anon)
+{
+	if (anon)
+		return sys_madvise(shim.ram + from * PLAN_PAGE,
+				   (to - from) * PLAN_PAGE, MADV_DONTNEED);
+	if (shim.streamed)
+		return shim_zero(from, to);
+	shim_replace(from, to);
+	return 0;
+}
+
 static int shim_discard_private(uint64_t from, uint64_t to)
 {
 	while (from < to) {
 		bool anon;
 		uint64_t end = shim_run(from, to, &anon);
 
-		if (!anon)
-			shim_replace(from, end);
-		else if (sys_madvise(shim.ram + from * PLAN_PAGE,
-				     (end - from) * PLAN_PAGE,
-				     MADV_DONTNEED) < 0)
+		if (shim_discard_run(from, end, anon) < 0)
 			return -1;
 		from = end;
 	}

@@ -9,8 +9,11 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/userfaultfd.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 
 #define P PLAN_PAGE
 
@@ -75,6 +78,9 @@ static void test_shared(void)
 	check(plan_add(p, PLAN_LAYER, 4 * P, 0) == -EINVAL);
 	check(plan_add(p, PLAN_LAYER, 4 * P, 4 * P) == 0);
 	check(plan_finish(p, &fd, &e) == 0);
+	/* and nobody else's to fill */
+	plan_set_streamed(p);
+	check(plan_finish(p, &fd, &e) == -EINVAL && strstr(e.msg, "streamed"));
 	plan_free(p);
 }
 
@@ -115,7 +121,7 @@ static void test_layout(void)
 	check(pread(fd, &head, sizeof(head), 0) == sizeof(head));
 	check(head.magic == PLAN_MAGIC && !memcmp(&head, "byreplan", 8));
 	check(head.version == PLAN_VERSION && head.mode == PLAN_PRIVATE);
-	check(head.ram_bytes == 9 * P);
+	check(head.ram_bytes == 9 * P && head.flags == 0);
 	check(head.n_extents == nitems(want) && head.n_populate == 2);
 	check(pread(fd, got, sizeof(got), PLAN_HEADER) == sizeof(got));
 	check(!memcmp(got, want, sizeof(want)));
@@ -130,6 +136,22 @@ static void test_layout(void)
 	check(ftruncate(fd, 5 * P) < 0 && errno == EPERM);
 	check(fcntl(fd, F_ADD_SEALS, F_SEAL_WRITE) < 0);
 	check(fcntl(fd, F_GETFD) & FD_CLOEXEC);
+}
+
+static void test_streamed(void)
+{
+	struct err e = ERR_NULL;
+	struct plan *p = NULL;
+	struct gmem_plan head = { 0 };
+	guard_fd int fd = -1;
+
+	check(plan_new(PLAN_PRIVATE, P, &p, &e) == 0);
+	check(plan_add(p, PLAN_LAYER, P, 0) == 0);
+	plan_set_streamed(p);
+	check(plan_finish(p, &fd, &e) == 0);
+	plan_free(p);
+	check(pread(fd, &head, sizeof(head), 0) == sizeof(head));
+	check(head.version == 2 && head.flags == PLAN_STREAMED);
 }
 
 /* As many as promised, and not one more. */
@@ -214,7 +236,7 @@ static void test_hostile(void)
 	FIELD(fd, bitmap_offset, 3 * P - 8);
 	check(plan_view_open(fd, 64 * P, &v, &e) == 0);
 	plan_view_close(&v);
-	FIELD(fd, version, 2);
+	FIELD(fd, version, PLAN_VERSION + 1);
 	check(plan_view_open(fd, 64 * P, &v, &e) == -EINVAL);
 	FIELD(fd, version, PLAN_VERSION);
 	FIELD(fd, magic, 0);
@@ -228,14 +250,131 @@ static void test_hostile(void)
 	check(plan_view_open(-1, 64 * P, &v, &e) == -EBADF);
 }
 
+/* ---- handovers ---- */
+
+/* @n_fds copies of @fd with the first @len bytes of @h. */
+static void hand(int sock, const struct gmem_handover *h, size_t len, int fd,
+		 int n_fds)
+{
+	union {
+		char space[CMSG_SPACE(8 * sizeof(int))];
+		struct cmsghdr align;
+	} control = { 0 };
+	char text[2 * sizeof(*h)] = { 0 };
+	struct iovec iov = { .iov_base = text, .iov_len = len };
+	struct msghdr m = { .msg_iov = &iov, .msg_iovlen = 1 };
+	struct cmsghdr *c = &control.align;
+	int fds[8];
+
+	memcpy(text, h, sizeof(*h));
+	for (int i = 0; i < n_fds; i++)
+		fds[i] = fd;
+	if (n_fds) {
+		m.msg_control = &control;
+		m.msg_controllen = CMSG_SPACE((size_t)n_fds * sizeof(int));
+		c->cmsg_level = SOL_SOCKET;
+		c->cmsg_type = SCM_RIGHTS;
+		c->cmsg_len = CMSG_LEN((size_t)n_fds * sizeof(int));
+		memcpy(CMSG_DATA(c), fds, (size_t)n_fds * sizeof(int));
+	}
+	check(sendmsg(sock, &m, MSG_NOSIGNAL) == (ssize_t)len);
+}
+
+/* The lowest free fd: equal before and after, nothing was left open. */
+static int next_fd(void)
+{
+	int fd = dup(STDIN_FILENO);
+
+	check(fd >= 0 && close(fd) == 0);
+	return fd;
+}
+
+static const struct gmem_handover good = { .magic = GMEM_HANDOVER_MAGIC,
+					   .ram_addr = 0x7f0000000000,
+					   .ram_bytes = 64 * P };
+
+static void expect_bad_handover(int *pair, const char *why)
+{
+	struct gmem_handover h = { 0 };
+	struct err e = ERR_NULL;
+	int uffd = -1, free_fd = next_fd();
+
+	check(plan_handover_receive(pair[0], &h, &uffd, &e) == -EPROTO);
+	if (!strstr(e.msg, why))
+		check_str(e.msg, why);
+	check(uffd == -1 && h.magic == 0 && next_fd() == free_fd);
+}
+
+static void test_handover_bad(int *pair, int fd, int blocking)
+{
+	const struct gmem_handover bad[] = {
+		{ 1, good.ram_addr, good.ram_bytes },
+		{ good.magic, 0, good.ram_bytes },
+		{ good.magic, good.ram_addr + 1, good.ram_bytes },
+		{ good.magic, good.ram_addr, 0 },
+		{ good.magic, good.ram_addr, P + 1 },
+		{ good.magic, good.ram_addr, PLAN_RAM_MAX + P },
+		{ good.magic, -P, P },
+		{ good.magic, INT64_MAX / P * P, 2 * P },
+	};
+
+	for (size_t i = 0; i < nitems(bad); i++) {
+		hand(pair[1], &bad[i], sizeof(good), fd, 1);
+		expect_bad_handover(pair, "makes no sense");
+	}
+	hand(pair[1], &good, sizeof(good) - 1, fd, 1);
+	expect_bad_handover(pair, "makes no sense");
+	hand(pair[1], &good, sizeof(good) + 1, fd, 1);
+	expect_bad_handover(pair, "makes no sense");
+	for (int n = 0; n <= 8; n++) {
+		if (n == 1)
+			continue;
+		hand(pair[1], &good, sizeof(good), fd, n);
+		expect_bad_handover(pair, "something else");
+	}
+	hand(pair[1], &good, sizeof(good), STDIN_FILENO, 1);
+	expect_bad_handover(pair, "something else");
+	hand(pair[1], &good, sizeof(good), pair[1], 1);
+	expect_bad_handover(pair, "something else");
+	hand(pair[1], &good, sizeof(good), blocking, 1);
+	expect_bad_handover(pair, "something else");
+}
+
+static void test_handover(void)
+{
+	int flags = O_CLOEXEC | UFFD_USER_MODE_ONLY;
+	guard_fd int fd = (int)syscall(SYS_userfaultfd, flags | O_NONBLOCK);
+	guard_fd int blocking = (int)syscall(SYS_userfaultfd, flags);
+	struct gmem_handover h = { 0 };
+	struct err e = ERR_NULL;
+	int pair[2], uffd = -1;
+
+	if (fd < 0 || blocking < 0)
+		test_skip("no userfaultfd here, not even for ourselves");
+	check(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) == 0);
+	check(plan_handover_receive(pair[0], &h, &uffd, &e) == -EAGAIN);
+	test_handover_bad(pair, fd, blocking);
+	hand(pair[1], &good, sizeof(good), fd, 1);
+	check(plan_handover_receive(pair[0], &h, &uffd, &e) == 0);
+	check(!memcmp(&h, &good, sizeof(h)));
+	check(uffd >= 0 && fcntl(uffd, F_GETFD) & FD_CLOEXEC);
+	fd_close(&uffd);
+	close(pair[1]);
+	check(plan_handover_receive(pair[0], &h, &uffd, &e) == -EPIPE);
+	check(uffd == -1);
+	close(pair[0]);
+}
+
 int main(void)
 {
 	test_new();
 	test_add();
 	test_shared();
 	test_layout();
+	test_streamed();
 	test_many();
 	test_view();
 	test_hostile();
+	test_handover();
 	return 0;
 }

@@ -5,7 +5,8 @@
  * For each story this program starts itself again with the shim preloaded and
  * a plan in the environment. The child plays the VMM and checks what the guest
  * would see; the parent then checks what the daemon would see: the report, the
- * bitmap, and that the layer's digest is the one it had.
+ * bitmap, and that the layer's digest is the one it had. Streamed plans have a
+ * test of their own, test_shim_uffd.c.
  */
 #include "gmem/plan.h"
 
@@ -738,7 +739,10 @@ struct spoil {
 static const struct spoil spoils[] = {
 	HEAD(magic, 1, "magic"),
 	HEAD(version, 9, "version 9"),
+	HEAD(version, 1, "version 1"),
 	HEAD(mode, 7, "mode 7"),
+	HEAD(flags, 2, "flags 0x2"),
+	HEAD(flags, PLAN_STREAMED, "streamed, but"),
 	HEAD(ram_bytes, 0, "bytes of RAM"),
 	HEAD(ram_bytes, RAM_PAGES *P + 1, "bytes of RAM"),
 	HEAD(ram_bytes, UINT64_MAX / P * P, "bytes of RAM"),

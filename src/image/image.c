@@ -16,6 +16,9 @@
  *     replaced under us is noticed by image_unchanged() and hurts nobody who
  *     holds the old one.
  *  4. Everything in it is constant from image_open() on but the count.
+ *  5. A remote image has no memory, no disk and no memory.digests, whatever its
+ *     directory has meanwhile: it is what it was when it was opened. It has an
+ *     index that can be opened and is of the layers in the manifest.
  *
  * Verification is what the files hold on their way in; it is not a guard
  * against a disk that goes bad later, nor against root.
@@ -24,14 +27,17 @@
 
 #include "base/guard.h"
 #include "base/io.h"
+#include "base/parse.h"
 #include "image/chunk.h"
 #include "image/file.h"
+#include "image/index.h"
 #include "image/verified.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
 #include <string.h>
+#include <sys/stat.h>
 
 struct image {
 	unsigned refs;
@@ -42,7 +48,15 @@ struct image {
 	struct file_id id[IMAGE_FILE_COUNT];
 	struct bitmap zeromap;
 	struct bitmap workingset;
+	char remote[IMAGE_REMOTE_MAX]; /* "": all is here */
+	struct file_id index_id; /* of a remote one */
 };
+
+/* Not here, and not looked for? */
+static bool image_misses(const struct image *i, enum image_file f)
+{
+	return *i->remote && (f == IMAGE_MEMORY || f == IMAGE_DISK);
+}
 
 static struct image *image_new(const char *dir)
 {
@@ -107,12 +121,76 @@ static int image_read_manifest(struct image *i, int dirfd, struct err *e)
 	return 0;
 }
 
+/* The name of the store: a line. No such file: all is here. */
+static int image_read_remote(struct image *i, int dirfd, struct err *e)
+{
+	guard_free char *text = NULL;
+	guard_fd int fd = -1;
+	struct stat st = { 0 };
+	struct file_id id;
+	size_t len;
+	int r;
+
+	if (fstatat(dirfd, IMAGE_REMOTE_NAME, &st, AT_SYMLINK_NOFOLLOW) < 0) {
+		if (errno == ENOENT)
+			return 0;
+		return err_errno(e, errno, "%s: stat", IMAGE_REMOTE_NAME);
+	}
+	r = file_open(dirfd, IMAGE_REMOTE_NAME, &fd, &id, e);
+	if (r < 0)
+		return r;
+	r = file_read(fd, IMAGE_REMOTE_NAME, &id, IMAGE_REMOTE_MAX, &text, e);
+	if (r < 0)
+		return r;
+	len = strcspn(text, "\n");
+	if (len + 1 != id.bytes || len >= sizeof(i->remote))
+		return err_set(e, EBADMSG, "%s: not one line",
+			       IMAGE_REMOTE_NAME);
+	text[len] = '\0';
+	if (!parse_name_ok(text))
+		return err_set(e, EBADMSG, "%s: not a name", IMAGE_REMOTE_NAME);
+	memcpy(i->remote, text, len + 1);
+	return 0;
+}
+
+/* Whole pages: an index does not know a disk's odd tail. */
+static uint64_t image_pages(const struct image *i, enum image_file f)
+{
+	return (i->manifest.file[f].bytes + IMAGE_PAGE - 1) / IMAGE_PAGE;
+}
+
+static int image_check_index(struct image *i, int dirfd, struct err *e)
+{
+	struct index *x = NULL;
+	guard_fd int fd = -1;
+	bool same;
+	int r;
+
+	r = file_open(dirfd, IMAGE_INDEX_NAME, &fd, &i->index_id, e);
+	if (r < 0)
+		return r;
+	r = index_open(fd, &x, e);
+	if (r < 0)
+		return r;
+	same = index_zeromap(x, INDEX_MEMORY).n ==
+		       image_pages(i, IMAGE_MEMORY) &&
+	       index_zeromap(x, INDEX_DISK).n == image_pages(i, IMAGE_DISK);
+	index_free(x);
+	if (!same)
+		return err_set(e, EBADMSG,
+			       "%s: other sizes than in the manifest",
+			       IMAGE_INDEX_NAME);
+	return file_check(fd, IMAGE_INDEX_NAME, &i->index_id, e);
+}
+
 static int image_open_files(struct image *i, int dirfd, struct err *e)
 {
 	uint64_t bytes;
 	int r;
 
 	for (unsigned f = 0; f < IMAGE_FILE_COUNT; f++) {
+		if (image_misses(i, f))
+			continue;
 		r = file_open(dirfd, image_file_name(f), &i->fd[f], &i->id[f],
 			      e);
 		if (r < 0)
@@ -185,7 +263,7 @@ static int image_verify(const struct image *i, int dirfd, struct err *e)
 
 	for (unsigned f = 0; f < IMAGE_FILE_COUNT; f++) {
 		sha256 = i->manifest.file[f].sha256;
-		if (verified_has(&i->id[f], sha256))
+		if (image_misses(i, f) || verified_has(&i->id[f], sha256))
 			continue;
 		if (f == IMAGE_MEMORY)
 			r = image_verify_memory(i, dirfd, e);
@@ -233,6 +311,14 @@ static int image_load(struct image *i, struct err *e)
 	r = image_read_manifest(i, dirfd, e);
 	if (r < 0)
 		return r;
+	r = image_read_remote(i, dirfd, e);
+	if (r < 0)
+		return r;
+	if (*i->remote) {
+		r = image_check_index(i, dirfd, e);
+		if (r < 0)
+			return r;
+	}
 	r = image_open_files(i, dirfd, e);
 	if (r < 0)
 		return r;
@@ -272,7 +358,14 @@ static int image_compare(const struct image *i, struct err *e)
 	r = file_check_at(dirfd, IMAGE_MANIFEST_NAME, &i->manifest_id, e);
 	if (r < 0)
 		return r;
+	if (*i->remote) {
+		r = file_check_at(dirfd, IMAGE_INDEX_NAME, &i->index_id, e);
+		if (r < 0)
+			return r;
+	}
 	for (unsigned f = 0; f < IMAGE_FILE_COUNT; f++) {
+		if (image_misses(i, f))
+			continue;
 		r = file_check_at(dirfd, image_file_name(f), &i->id[f], e);
 		if (r < 0)
 			return r;
@@ -287,6 +380,11 @@ int image_unchanged(const struct image *i, struct err *e)
 	if (r < 0)
 		err_prefix(e, "image %s", i->dir);
 	return r;
+}
+
+const char *image_remote(const struct image *i)
+{
+	return *i->remote ? i->remote : NULL;
 }
 
 const struct image_manifest *image_manifest(const struct image *i)

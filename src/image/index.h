@@ -76,14 +76,20 @@ struct index_frame {
 struct index; /* an open index */
 
 /* Map and check a whole file; @fd is borrowed. Damage is EBADMSG with the
- * sentence naming the section. */
+ * sentence naming the section; a version that we do not know is EINVAL. The id
+ * was made from the content (index_verify), so a damaged index is refused. */
 int index_open(int fd, struct index **ret, struct err *e) must_check;
-/* The same from memory, which must outlive it. */
+/* The same from memory, aligned to 8, which must outlive it; the id is not
+ * compared with the content. */
 int index_parse(const void *p, size_t len, struct index **ret,
 		struct err *e) must_check;
+/* Is the id that of the content? EBADMSG. */
+int index_verify(const struct index *x, struct err *e) must_check;
 struct index *index_free(struct index *x);
 
 const char *index_id(const struct index *x);
+/* Of the index itself. */
+uint64_t index_bytes(const struct index *x);
 uint32_t index_sources(const struct index *x);
 const struct index_source *index_source(const struct index *x, uint32_t i);
 /* Bytes of the layer, whole pages (a disk's odd tail is filled with zeros). */

@@ -32,6 +32,7 @@ int reference_parse(const char *json, size_t len, struct reference *ret,
 		    struct err *e) must_check;
 int reference_print(const struct reference *r, char **ret) must_check;
 
+/* @name is a template's (parse_name_ok), @id an image's. */
 void reference_object(const char *name, char out[REFERENCE_OBJECT_MAX]);
 void reference_index_object(const char *id, char out[REFERENCE_OBJECT_MAX]);
 void reference_pack_object(const char *id, char out[REFERENCE_OBJECT_MAX]);

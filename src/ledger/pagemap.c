@@ -591,14 +591,15 @@ static void pagemap_set_run(void *ctx, const struct page_run *run)
 	uint64_t bit = (run->addr - s->addr) / PAGEMAP_PAGE;
 	uint64_t end = bit + run->n_pages;
 
-	if (run->kind != PAGE_FILE)
+	/* Anonymous ones were read from the file when they were copied. */
+	if (run->kind != PAGE_FILE && run->kind != PAGE_ANON)
 		return;
 	for (; bit < end; bit++)
 		s->bitmap[bit / 8] |= (uint8_t)(1u << bit % 8);
 }
 
-int pagemap_present_file(const char *proc_root, pid_t pid, uint64_t addr,
-			 uint64_t len, uint8_t *bitmap, struct err *e)
+int pagemap_touched(const char *proc_root, pid_t pid, uint64_t addr,
+		    uint64_t len, uint8_t *bitmap, struct err *e)
 {
 	guard(pagemap_close) struct pagemap m = PAGEMAP_NULL;
 	struct pagemap_set s = { .bitmap = bitmap, .addr = addr };

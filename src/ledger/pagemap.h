@@ -3,7 +3,7 @@
 /*
  * The page tables of a process, as the kernel shows them
  *
- * pagemap_count() and pagemap_present_file() answer the two questions asked
+ * pagemap_count() and pagemap_touched() answer the two questions asked
  * about guest RAM. The walk below them serves the rest of the ledger.
  */
 #include "base/err.h"
@@ -45,12 +45,12 @@ int pagemap_count(const char *proc_root, pid_t pid, uint64_t addr, uint64_t len,
 		  struct err *e) must_check;
 
 /*
- * The pages of [addr, addr + len) that are present and came from a file, as a
- * bitmap of len / page size bits (the caller's, zeroed): the working set.
+ * The pages of [addr, addr + len) that are present, from a file or a copy of
+ * its own, as a bitmap of len / page size bits (the caller's, zeroed): what a
+ * restored guest has touched.
  */
-int pagemap_present_file(const char *proc_root, pid_t pid, uint64_t addr,
-			 uint64_t len, uint8_t *bitmap,
-			 struct err *e) must_check;
+int pagemap_touched(const char *proc_root, pid_t pid, uint64_t addr,
+		    uint64_t len, uint8_t *bitmap, struct err *e) must_check;
 
 /* ---- the walk ---- */
 

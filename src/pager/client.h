@@ -38,7 +38,11 @@ struct pager_config {
 
 int pager_new(const struct pager_config *config, struct pager **ret,
 	      struct err *e) must_check;
-/* The process goes on for its guests' sake. */
+/* The daemon ends: nothing is said from here on, so that what is freed now goes
+ * on in the process. Opening and adding fail with ECANCELED. */
+void pager_leave(struct pager *p);
+/* Layers' references and guests first. The process goes on for its guests'
+ * sake. */
 struct pager *pager_free(struct pager *p);
 pid_t pager_pid(const struct pager *p); /* 0: none */
 const struct pager_stats *pager_stats(const struct pager *p);
@@ -72,9 +76,10 @@ int pager_layer_memory_fd(const struct pager_layer *l);
 int pager_layer_disk_fd(const struct pager_layer *l);
 const struct index *pager_layer_index(const struct pager_layer *l);
 const struct pager_layer_stats *pager_layer_stats(const struct pager_layer *l);
-/* O_PATH of the directory with the NBD sockets; the socket's name is the
- * layer's number. Borrowed. */
-int pager_nbd_dir(const struct pager *p);
+/* O_PATH of the directory with the layer's NBD socket, and nothing else: what a
+ * VMM may reach. Borrowed. */
+int pager_layer_nbd_dir(const struct pager_layer *l);
+#define PAGER_NBD_NAME "disk"
 int pager_layer_prefetch(struct pager_layer *l, bool all) must_check;
 int pager_layer_evict(struct pager_layer *l, uint64_t bytes) must_check;
 

@@ -55,8 +55,8 @@ struct engine_events {
 };
 
 struct engine_config {
-	unsigned workers; /* 0: one per two cores, at least 4: they wait more
-			   * than they work */
+	unsigned workers; /* of each layer. 0: one per two cores, at least 4:
+			   * they wait more than they work */
 	uint64_t deadline_ns; /* PAGER_DEADLINE_NS */
 	struct cache *cache; /* may be NULL; borrowed */
 	struct pager_stats *stats;
@@ -82,7 +82,8 @@ int layer_add(struct engine *g, uint32_t number, struct index *x_take,
 void layer_remove(struct engine *g, uint32_t number);
 int layer_prefetch(struct engine *g, uint32_t number, bool all,
 		   struct err *e) must_check;
-/* Bytes of clean pages dropped. */
+/* Bytes of clean pages dropped. Takes 0.3 ms per MiB, in which no fault is
+ * served: ask for some tens of MiB at a time. */
 uint64_t layer_evict(struct engine *g, uint32_t number, uint64_t bytes);
 /* Any other thread: wait until [offset, offset + len) of the disk is here.
  * -ETIMEDOUT, -EBADMSG..., -ESHUTDOWN. */

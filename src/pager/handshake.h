@@ -15,7 +15,8 @@
 /* Tens of regions with every key. */
 #define HANDSHAKE_BYTES_MAX 65536u
 
-/* @image_bytes: regions must lie inside. */
+/* @image_bytes: regions must lie inside. -EAGAIN: the text ends too early,
+ * perhaps more of it is to come. Results are set on success only. */
 int handshake_parse(const char *json, size_t len, uint64_t image_bytes,
 		    struct engine_region ret[ENGINE_REGIONS_MAX],
 		    unsigned *ret_n, struct err *e) must_check;

@@ -9,8 +9,9 @@
  *
  *	to the pager
  *	LAYER       an image to serve. fds: index (read-only), memory (memfd,
- *	            read-write), disk (sparse file, read-write). Whatever data they
- *	            hold already is right (an earlier pager put it there).
+ *	            read-write), disk (sparse file, read-write), the listening
+ *	            socket of the disk. Whatever data they hold already is right
+ *	            (an earlier pager put it there).
  *	GUEST       a VMM to serve. fds: userfaultfd (its ranges registered,
  *	            MISSING), pidfd. The pager wakes all of its ranges at once.
  *	GUEST_GONE  forget it
@@ -29,8 +30,11 @@
  * with the guests it has, and ends with the last. The next daemon ends it (by
  * its pid file), takes the fds back from the VMMs and starts another.
  *
- * Disks are served over NBD by the pager on the unix socket RUN/nbd/LAYER
- * (LAYER: the number of the layer in decimal), export name "disk".
+ * Disks are served over NBD by the pager on the unix socket RUN/nbd/LAYER/disk
+ * (LAYER: the number of the layer in decimal), export name "disk". The socket
+ * is the daemon's: a VMM that connects before the pager runs, or while another
+ * one is being started, waits in its queue instead of trying again a second
+ * later.
  */
 #include "image/store.h"
 
@@ -49,7 +53,7 @@ enum pager_message_type {
 };
 
 #define PAGER_MAGIC 0x52474150u
-#define PAGER_FDS_MAX 3
+#define PAGER_FDS_MAX 4
 /* Layers and guests of one pager; tables are of fixed size. */
 #define PAGER_LAYERS_MAX 64u
 #define PAGER_GUESTS_MAX 4096u

@@ -99,8 +99,10 @@ static void create_overdue(struct loop_timer *t)
 	console_last_line(s->dir.log_path, line, sizeof(line));
 	snprintf(what, sizeof(what),
 		 "the guest did not answer within %llu s%s%s%s",
-		 SANDBOX_READY_NS / NS_PER_SEC, *line ? "; its console: " : "",
-		 line, "");
+		 (s->streamed.layer ? SANDBOX_STREAMED_READY_NS
+				    : SANDBOX_READY_NS) /
+			 NS_PER_SEC,
+		 *line ? "; its console: " : "", line, "");
 	create_fail_code(s, ETIMEDOUT, what);
 }
 
@@ -234,6 +236,7 @@ static int create_spawn(struct sandbox *s, struct err *e)
 	int r;
 
 	workdir_spec(&s->dir, &spec);
+	streamed_spec(s, &spec);
 	r = plan_view_open(s->dir.plan_fd, m->memory_bytes, &s->plan, e);
 	if (r == 0)
 		r = vmm_start(s->registry->config.host, &spec,
@@ -242,12 +245,15 @@ static int create_spawn(struct sandbox *s, struct err *e)
 		return r;
 	s->row.proc = vmm_proc(s->vmm);
 	sandbox_record(s);
-	return sandbox_connect(s, true, e);
+	r = streamed_spawned(s, e);
+	return r < 0 ? r : sandbox_connect(s, true, e);
 }
 
 struct create_job {
 	struct worker_job job;
 	struct sandbox *s;
+	bool streamed;
+	struct workdir_layer layer;
 	struct err e;
 };
 
@@ -255,7 +261,8 @@ static void create_prepare(struct worker_job *job)
 {
 	struct create_job *j = container_of(job, struct create_job, job);
 
-	err_drop(workdir_make_restore(&j->s->dir, j->s->image, &j->e));
+	err_drop(workdir_make_restore(&j->s->dir, j->s->image,
+				      j->streamed ? &j->layer : NULL, &j->e));
 }
 
 static void create_prepared(struct worker_job *job)
@@ -278,6 +285,26 @@ static void create_prepared(struct worker_job *job)
 	create_fail(s, &e);
 }
 
+/* The image is there; is all of it? */
+static int create_take_image(struct sandbox *s, struct image *image,
+			     struct err *e)
+{
+	struct loop *loop = s->registry->config.loop;
+	int r;
+
+	s->image = image_ref(image);
+	s->row.memory_bytes = image_manifest(image)->memory_bytes;
+	s->row.vcpus = image_manifest(image)->vcpus;
+	r = streamed_prepare(s, e);
+	/* Moving one that is armed cannot fail. */
+	if (r == 0 && s->streamed.layer)
+		err_drop(
+			loop_timer_set(loop, &s->deadline,
+				       loop->now_ns + SANDBOX_STREAMED_READY_NS,
+				       create_overdue));
+	return r;
+}
+
 static void create_found(void *arg, struct image *image, const struct err *e)
 {
 	struct sandbox *s = arg;
@@ -289,20 +316,20 @@ static void create_found(void *arg, struct image *image, const struct err *e)
 		sandbox_delete(s);
 		return;
 	}
+	if (!mine.code)
+		err_drop(create_take_image(s, image, &mine));
 	if (mine.code)
 		err_prefix(&mine, "create from %s", s->row.template);
 	j = mine.code ? NULL : calloc(1, sizeof(*j));
 	if (!mine.code && !j)
 		err_errno(&mine, ENOMEM, "create from %s", s->row.template);
-	if (mine.code) {
+	if (!j) {
 		create_fail(s, &mine);
 		return;
 	}
-	s->image = image_ref(image);
-	s->row.memory_bytes = image_manifest(image)->memory_bytes;
-	s->row.vcpus = image_manifest(image)->vcpus;
 	s->looking = true;
 	j->s = s;
+	j->streamed = streamed_layer(s, &j->layer);
 	worker_submit(s->registry->config.worker, &j->job, create_prepare,
 		      create_prepared);
 }

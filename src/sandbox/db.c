@@ -28,9 +28,6 @@
  * (wal_autocheckpoint), each with 24 bytes of its own. */
 #define DB_LOG_RESERVE (5ll << 20)
 
-/* Raised when the tables change; other versions are refused. */
-#define DB_VERSION 1
-
 enum db_statement {
 	DB_TEMPLATE_PUT,
 	DB_TEMPLATE_DELETE,
@@ -41,6 +38,9 @@ enum db_statement {
 	DB_BAKE_PUT,
 	DB_BAKE_DELETE,
 	DB_BAKES,
+	DB_STORE_PUT,
+	DB_STORE_DELETE,
+	DB_STORES,
 	DB_STATEMENT_COUNT,
 };
 
@@ -54,26 +54,34 @@ static const char *const db_sql[] = {
 		"INSERT OR REPLACE INTO sandboxes (id, name, template, state,"
 		" pid, start_ticks, slot, created_ns, ends_ns, memory_bytes,"
 		" vcpus, net, cause, spawn_ns, load_ns, identity_ns, ready_ns,"
-		" total_ns) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10,"
-		" ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18)",
+		" total_ns, layer, store) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7,"
+		" ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19,"
+		" ?20)",
 	[DB_SANDBOX_DELETE] = "DELETE FROM sandboxes WHERE id = ?1",
 	[DB_SANDBOXES] =
 		"SELECT id, name, template, state, pid, start_ticks, slot,"
 		" created_ns, ends_ns, memory_bytes, vcpus, net, cause,"
-		" spawn_ns, load_ns, identity_ns, ready_ns, total_ns"
-		" FROM sandboxes ORDER BY created_ns",
+		" spawn_ns, load_ns, identity_ns, ready_ns, total_ns, layer,"
+		" store FROM sandboxes ORDER BY created_ns",
 	[DB_BAKE_PUT] = "INSERT OR REPLACE INTO bakes (id) VALUES (?1)",
 	[DB_BAKE_DELETE] = "DELETE FROM bakes WHERE id = ?1",
 	[DB_BAKES] = "SELECT id FROM bakes",
+	[DB_STORE_PUT] = "INSERT OR REPLACE INTO stores (name, url, endpoint,"
+			 " region, credentials, ca)"
+			 " VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+	[DB_STORE_DELETE] = "DELETE FROM stores WHERE name = ?1",
+	[DB_STORES] = "SELECT name, url, endpoint, region, credentials, ca"
+		      " FROM stores ORDER BY name",
 };
 _Static_assert(nitems(db_sql) == DB_STATEMENT_COUNT, "SQL for each");
 
-#define DB_TEXT_(x) #x
-#define DB_TEXT(x) DB_TEXT_(x)
-
-/* The version last, and all or nothing. */
-static const char db_schema[] =
-	"BEGIN;"
+/*
+ * What makes a database of version i one of version i + 1. A new one takes all
+ * of them, one that an older byre left takes the rest; one of a newer byre is
+ * refused. A step that was released never changes: what comes goes into the
+ * next. Each is applied with its version, all or nothing.
+ */
+static const char *const db_steps[] = {
 	"CREATE TABLE IF NOT EXISTS templates ("
 	" name TEXT PRIMARY KEY, dir TEXT NOT NULL, created TEXT NOT NULL);"
 	"CREATE TABLE IF NOT EXISTS sandboxes ("
@@ -82,9 +90,16 @@ static const char db_schema[] =
 	" created_ns INT, ends_ns INT, memory_bytes INT, vcpus INT, net INT,"
 	" cause TEXT NOT NULL, spawn_ns INT, load_ns INT, identity_ns INT,"
 	" ready_ns INT, total_ns INT);"
-	"CREATE TABLE IF NOT EXISTS bakes (id TEXT PRIMARY KEY);"
-	"PRAGMA user_version=" DB_TEXT(DB_VERSION) ";"
-						   "COMMIT;";
+	"CREATE TABLE IF NOT EXISTS bakes (id TEXT PRIMARY KEY);",
+	/* 2: templates come from stores */
+	"CREATE TABLE stores ("
+	" name TEXT PRIMARY KEY, url TEXT NOT NULL, endpoint TEXT NOT NULL,"
+	" region TEXT NOT NULL, credentials TEXT NOT NULL, ca TEXT NOT NULL);",
+	/* 3: sandboxes run from layers that are still being streamed */
+	("ALTER TABLE sandboxes ADD COLUMN layer TEXT NOT NULL DEFAULT '';"
+	 "ALTER TABLE sandboxes ADD COLUMN store TEXT NOT NULL DEFAULT '';"),
+};
+#define DB_VERSION ((int)nitems(db_steps))
 
 struct db {
 	sqlite3 *sql;
@@ -136,9 +151,25 @@ static int db_int(void *ret, unused int n, char **values, unused char **names)
 	return 0;
 }
 
+/* Bring a database of version @have to ours. */
+static int db_migrate(struct db *db, int have, struct err *e)
+{
+	for (; have < DB_VERSION; have++) {
+		guard_free char *sql =
+			io_path("BEGIN;%sPRAGMA user_version=%d;COMMIT;",
+				db_steps[have], have + 1);
+
+		if (!sql)
+			return err_errno(e, ENOMEM, "database");
+		if (sqlite3_exec(db->sql, sql, NULL, NULL, NULL) != SQLITE_OK)
+			return db_error(db, "create tables", e);
+	}
+	return 0;
+}
+
 static int db_prepare(struct db *db, struct err *e)
 {
-	int have = 0, persist = 1;
+	int r, have = 0, persist = 1;
 
 	sqlite3_busy_timeout(db->sql, 2000);
 	/* The log stays when we end, and with it its room on the disk. */
@@ -152,13 +183,13 @@ static int db_prepare(struct db *db, struct err *e)
 	    sqlite3_exec(db->sql, "PRAGMA user_version", db_int, &have, NULL) !=
 		    SQLITE_OK)
 		return db_error(db, "open", e);
-	if (have != 0 && have != DB_VERSION)
+	if (have < 0 || have > DB_VERSION)
 		return err_set(e, ENOTSUP,
 			       "database: version %d, this byre knows %d", have,
 			       DB_VERSION);
-	if (have == 0 &&
-	    sqlite3_exec(db->sql, db_schema, NULL, NULL, NULL) != SQLITE_OK)
-		return db_error(db, "create tables", e);
+	r = db_migrate(db, have, e);
+	if (r < 0)
+		return r;
 	for (int i = 0; i < DB_STATEMENT_COUNT; i++)
 		if (sqlite3_prepare_v3(db->sql, db_sql[i], -1,
 				       SQLITE_PREPARE_PERSISTENT,
@@ -272,6 +303,7 @@ struct db_each {
 	db_template_fn template;
 	db_sandbox_fn sandbox;
 	db_bake_fn bake;
+	db_store_fn store;
 };
 
 /* Every row of a SELECT. */
@@ -350,6 +382,8 @@ int db_sandbox_put(struct db *db, const struct db_sandbox *b, struct err *e)
 	db_u64(s, 16, b->timings.identity_ns);
 	db_u64(s, 17, b->timings.ready_ns);
 	db_u64(s, 18, b->timings.total_ns);
+	db_text(s, 19, b->layer);
+	db_text(s, 20, b->store);
 	return db_run(db, DB_SANDBOX_PUT, "record a sandbox", e);
 }
 
@@ -385,6 +419,8 @@ static int db_sandbox_row(sqlite3_stmt *s, const struct db_each *each,
 	b.timings.identity_ns = db_column_u64(s, 15);
 	b.timings.ready_ns = db_column_u64(s, 16);
 	b.timings.total_ns = db_column_u64(s, 17);
+	db_column(s, 18, b.layer, sizeof(b.layer));
+	db_column(s, 19, b.store, sizeof(b.store));
 	return each->sandbox(&b, arg);
 }
 
@@ -420,4 +456,43 @@ int db_bakes(struct db *db, db_bake_fn fn, void *arg, struct err *e)
 	struct db_each each = { .bake = fn };
 
 	return db_rows(db, DB_BAKES, &each, db_bake_row, arg, e);
+}
+
+int db_store_put(struct db *db, const struct store_spec *spec, struct err *e)
+{
+	sqlite3_stmt *s = db->statement[DB_STORE_PUT];
+
+	db_text(s, 1, spec->name);
+	db_text(s, 2, spec->url);
+	db_text(s, 3, spec->endpoint);
+	db_text(s, 4, spec->region);
+	db_text(s, 5, spec->credentials);
+	db_text(s, 6, spec->ca);
+	return db_run(db, DB_STORE_PUT, "record a store", e);
+}
+
+int db_store_delete(struct db *db, const char *name, struct err *e)
+{
+	db_text(db->statement[DB_STORE_DELETE], 1, name);
+	return db_run(db, DB_STORE_DELETE, "forget a store", e);
+}
+
+static int db_store_row(sqlite3_stmt *s, const struct db_each *each, void *arg)
+{
+	struct store_spec spec = { 0 };
+
+	db_column(s, 0, spec.name, sizeof(spec.name));
+	db_column(s, 1, spec.url, sizeof(spec.url));
+	db_column(s, 2, spec.endpoint, sizeof(spec.endpoint));
+	db_column(s, 3, spec.region, sizeof(spec.region));
+	db_column(s, 4, spec.credentials, sizeof(spec.credentials));
+	db_column(s, 5, spec.ca, sizeof(spec.ca));
+	return each->store(&spec, arg);
+}
+
+int db_stores(struct db *db, db_store_fn fn, void *arg, struct err *e)
+{
+	struct db_each each = { .store = fn };
+
+	return db_rows(db, DB_STORES, &each, db_store_row, arg, e);
 }

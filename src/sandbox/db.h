@@ -14,6 +14,7 @@
 #include "base/err.h"
 #include "sandbox/sandbox.h"
 #include "base/proc.h"
+#include "image/store.h"
 
 struct db;
 
@@ -54,6 +55,10 @@ struct db_sandbox {
 	uint64_t memory_bytes;
 	uint32_t vcpus;
 	bool net;
+	/* Streamed: the image's directory below BYRE_ROOT/images, and the store
+	 * it comes from. "": the image was all here. */
+	char layer[64];
+	char store[STORE_NAME_MAX];
 	char cause[SANDBOX_CAUSE_MAX];
 	struct sandbox_timings timings;
 };
@@ -74,3 +79,14 @@ typedef int (*db_bake_fn)(const char *id, void *arg);
 int db_bake_put(struct db *db, const char *id, struct err *e) must_check;
 int db_bake_delete(struct db *db, const char *id, struct err *e) must_check;
 int db_bakes(struct db *db, db_bake_fn fn, void *arg, struct err *e) must_check;
+
+/* ---- stores (sandbox/stores.h) ---- */
+
+typedef int (*db_store_fn)(const struct store_spec *spec, void *arg);
+
+int db_store_put(struct db *db, const struct store_spec *spec,
+		 struct err *e) must_check;
+int db_store_delete(struct db *db, const char *name, struct err *e) must_check;
+/* In order of their names. */
+int db_stores(struct db *db, db_store_fn fn, void *arg,
+	      struct err *e) must_check;

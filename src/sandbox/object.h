@@ -11,11 +11,15 @@
 #include "sandbox/console.h"
 #include "sandbox/db.h"
 #include "sandbox/sandbox.h"
+#include "sandbox/streamed.h"
 #include "sandbox/workdir.h"
 #include "vmm/vmm.h"
 
 /* A create must answer within this: twenty times a slow one under emulation. */
 #define SANDBOX_READY_NS (60 * NS_PER_SEC)
+/* A streamed one answers when its store does: more than the pager's deadline
+ * (PAGER_DEADLINE_NS), so that it is the pager that tells what was amiss. */
+#define SANDBOX_STREAMED_READY_NS (90 * NS_PER_SEC)
 /* How long the record of an ended sandbox is kept. */
 #define SANDBOX_KEEP_NS (3600 * NS_PER_SEC)
 /* A guest without a command for this long is idle: its VMM is trimmed. Long
@@ -43,6 +47,7 @@ struct sandbox {
 	struct db_sandbox row; /* what the database knows, kept up to date */
 	struct workdir dir;
 	struct plan_view plan;
+	struct streamed streamed;
 	struct vmm *vmm;
 	struct channel *channel;
 	struct console *console;

@@ -59,6 +59,7 @@ struct sandbox *registry_add(struct registry *r)
 		return NULL;
 	s->registry = r;
 	s->dir = (struct workdir)WORKDIR_NULL;
+	s->streamed = (struct streamed)STREAMED_NULL;
 	list_init(&s->runners);
 	list_init(&s->removers);
 	list_init(&s->creator);
@@ -82,6 +83,7 @@ void sandbox_free(struct sandbox *s)
 	waiters_tell(&s->creator, NULL, &gone);
 	waiters_tell(&s->runners, NULL, &gone);
 	waiters_tell(&s->removers, NULL, &gone);
+	streamed_end(s);
 	vmm_free(s->vmm);
 	plan_view_close(&s->plan);
 	image_unref(s->image);
@@ -225,6 +227,10 @@ static int adopt_living(struct sandbox *s, struct err *e)
 			 e->msg);
 		*e = (struct err)ERR_NULL;
 	}
+	/* Without its pages it could only wait for ever. */
+	r = streamed_adopt(s, e);
+	if (r < 0)
+		return r;
 	return sandbox_connect(s, false, e);
 }
 

@@ -311,6 +311,7 @@ void sandbox_delete(struct sandbox *s)
 	loop_timer_del(&s->ttl);
 	loop_timer_del(&s->deadline);
 	sandbox_disconnect(s);
+	streamed_end(s);
 	sandbox_cleanup(s, true);
 }
 
@@ -322,6 +323,7 @@ void sandbox_ended(struct sandbox *s, const char *cause, bool orderly)
 	if (s->row.cause != cause)
 		snprintf(s->row.cause, sizeof(s->row.cause), "%s", cause);
 	sandbox_disconnect(s);
+	streamed_end(s);
 	plan_view_close(&s->plan);
 	workdir_close(&s->dir);
 	fd_close(&s->dir.plan_fd);
@@ -393,7 +395,8 @@ static void sandbox_vmm_exited(void *arg, const char *cause, bool guest)
 		if (!guest)
 			snprintf(text, sizeof(text),
 				 "the guest's kernel panicked (%s)", line);
-	} else if (!ordered && list_empty(&s->removers)) {
+	} else if (!ordered && list_empty(&s->removers) &&
+		   !s->streamed.failed) {
 		console_last_line(s->dir.vmm_log_path, line, sizeof(line));
 		if (*line)
 			snprintf(text + strlen(text),

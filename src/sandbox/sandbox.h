@@ -26,6 +26,8 @@
 
 struct image;
 struct loop;
+struct pager;
+struct stores;
 struct worker;
 struct vmm_host;
 struct channel;
@@ -107,6 +109,8 @@ struct registry_config {
 	struct worker *worker;
 	struct vmm_host *host;
 	struct db *db;
+	struct stores *stores; /* may be NULL: there are none */
+	struct pager *pager; /* may be NULL: nothing can be streamed */
 	struct registry_templates templates;
 };
 

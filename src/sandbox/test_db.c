@@ -75,6 +75,8 @@ static void same_sandbox(const struct db_sandbox *a, const struct db_sandbox *b)
 	check_str(a->name, b->name);
 	check_str(a->template, b->template);
 	check_str(a->cause, b->cause);
+	check_str(a->layer, b->layer);
+	check_str(a->store, b->store);
 	check(a->state == b->state && a->proc.pid == b->proc.pid);
 	check(a->proc.start_ticks == b->proc.start_ticks);
 	check(a->slot == b->slot && a->vcpus == b->vcpus && a->net == b->net);
@@ -98,6 +100,8 @@ static void test_sandboxes(void)
 		.memory_bytes = 1ull << 63,
 		.vcpus = 288,
 		.net = true,
+		.layer = "im0123456789ab",
+		.store = "far",
 		.timings = { 1, 2, 3, 4, ~0ull },
 	};
 	struct db_sandbox small = { .id = "a", .created_ns = 1 };
@@ -248,6 +252,48 @@ static void test_killed(void)
 	db_close(db);
 }
 
+/* What the first version left, with a sandbox in it. */
+static void test_first_version(void)
+{
+	static const char first[] =
+		"CREATE TABLE templates (name TEXT PRIMARY KEY,"
+		" dir TEXT NOT NULL, created TEXT NOT NULL);"
+		"CREATE TABLE sandboxes (id TEXT PRIMARY KEY,"
+		" name TEXT NOT NULL, template TEXT NOT NULL,"
+		" state INT NOT NULL, pid INT, start_ticks INT, slot INT,"
+		" created_ns INT, ends_ns INT, memory_bytes INT, vcpus INT,"
+		" net INT, cause TEXT NOT NULL, spawn_ns INT, load_ns INT,"
+		" identity_ns INT, ready_ns INT, total_ns INT);"
+		"CREATE TABLE bakes (id TEXT PRIMARY KEY);"
+		"INSERT INTO sandboxes VALUES ('sb1', 'one', 'base', 1, 77, 78,"
+		" 79, 80, 0, 81, 1, 0, '', 1, 2, 3, 4, 10);"
+		"PRAGMA user_version=1;";
+	struct err e = ERR_NULL;
+	struct db_sandbox row;
+	struct db *db;
+	char path[300];
+	sqlite3 *sql;
+
+	fresh();
+	snprintf(path, sizeof(path), "%s/byre.db", root);
+	check(sqlite3_open(path, &sql) == SQLITE_OK);
+	check(sqlite3_exec(sql, first, NULL, NULL, NULL) == SQLITE_OK);
+	sqlite3_close(sql);
+	for (unsigned i = 0; i < 2; i++) {
+		struct rows r = { 0 };
+
+		db = open_db();
+		check(db_sandboxes(db, keep_sandbox, &r, &e) == 0 && r.n == 1);
+		row = r.sandbox[0];
+		check_str(row.id, "sb1");
+		check(row.proc.pid == 77 && row.timings.total_ns == 10);
+		check_str(row.layer, "");
+		check_str(row.store, "");
+		check(db_sandbox_put(db, &row, &e) == 0);
+		db_close(db);
+	}
+}
+
 static void test_other_version(void)
 {
 	struct err e = ERR_NULL;
@@ -296,6 +342,7 @@ int main(void)
 	test_templates_and_bakes();
 	test_lock();
 	test_killed();
+	test_first_version();
 	test_other_version();
 	test_rubbish();
 	check(io_remove_tree(root, &e) == 0);

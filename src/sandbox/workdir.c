@@ -11,6 +11,11 @@
  * The plan. Data extents of the image are mapped from its memory file, zero runs
  * are anonymous. The number of extents is bounded by the kernel's limit of
  * mappings: a fragmented image gets coarser runs until it fits.
+ *
+ * Streamed. The memory is the layer's. Of its working set only what is here by
+ * now is mapped ahead: the VMM would wait for the rest, also for what the guest
+ * does not need this time. The disk is an overlay over what the pager serves, until the image has a
+ * disk of its own here.
  */
 #include "sandbox/workdir.h"
 
@@ -111,25 +116,23 @@ static int workdir_open_new(const char *path, int *ret, struct err *e)
 	return 0;
 }
 
-static int workdir_disk(struct workdir *w, struct image *image, struct err *e)
+/* The overlay, and an fd of the disk below it. */
+static int workdir_overlay(struct workdir *w, struct image *image,
+			   const struct workdir_layer *layer, const char *path,
+			   struct err *e)
 {
-	guard_free char *path = io_path("%s/disk", w->dir);
 	guard_free char *disk = NULL;
-	int r;
+	int r = io_copy_file(image_fd(image, IMAGE_OVERLAY), w->disk.rw_fd, e);
 
-	if (!path)
-		return err_errno(e, ENOMEM, "disk");
-	r = workdir_open_new(path, &w->disk.rw_fd, e);
 	if (r < 0)
-		return r;
-	if (ioctl(w->disk.rw_fd, FICLONE, image_fd(image, IMAGE_DISK)) == 0) {
-		w->disk.kind = VMM_DISK_RAW;
+		return err_prefix(e, "disk overlay %s", path);
+	if (layer && image_fd(image, IMAGE_DISK) < 0) {
+		w->disk.kind = VMM_DISK_OVERLAY_NBD;
+		w->disk.nbd_dir_fd = layer->nbd_dir_fd;
+		w->disk.nbd_name = layer->nbd_name;
 		return 0;
 	}
 	w->disk.kind = VMM_DISK_OVERLAY;
-	r = io_copy_file(image_fd(image, IMAGE_OVERLAY), w->disk.rw_fd, e);
-	if (r < 0)
-		return err_prefix(e, "disk overlay %s", path);
 	/* An fd of its own: VMMs must not share a file position. */
 	disk = io_path("%s/%s", image_dir(image), image_file_name(IMAGE_DISK));
 	if (!disk)
@@ -138,6 +141,25 @@ static int workdir_disk(struct workdir *w, struct image *image, struct err *e)
 	if (w->disk.ro_fd < 0)
 		return err_errno(e, errno, "open %s", disk);
 	return 0;
+}
+
+static int workdir_disk(struct workdir *w, struct image *image,
+			const struct workdir_layer *layer, struct err *e)
+{
+	guard_free char *path = io_path("%s/disk", w->dir);
+	int disk = image_fd(image, IMAGE_DISK);
+	int r;
+
+	if (!path)
+		return err_errno(e, ENOMEM, "disk");
+	r = workdir_open_new(path, &w->disk.rw_fd, e);
+	if (r < 0)
+		return r;
+	if (disk >= 0 && ioctl(w->disk.rw_fd, FICLONE, disk) == 0) {
+		w->disk.kind = VMM_DISK_RAW;
+		return 0;
+	}
+	return workdir_overlay(w, image, layer, path, e);
 }
 
 /* ---- memory ---- */
@@ -157,7 +179,37 @@ static int workdir_extent(uint64_t start, uint64_t len, bool is_zero, void *arg)
 			is_zero ? 0 : start);
 }
 
-static int workdir_populate(struct plan *plan, const struct bitmap *ws)
+/* All of it; of a layer that is being filled, what is there. */
+static int workdir_populate_run(struct plan *plan,
+				const struct workdir_layer *layer,
+				uint64_t start, uint64_t len)
+{
+	off_t end = (off_t)(start + len), at = (off_t)start;
+
+	if (!layer)
+		return plan_populate(plan, start, len);
+	while (at < end) {
+		off_t data = lseek(layer->fd, at, SEEK_DATA);
+		int r;
+
+		if (data < 0 || data >= end)
+			return 0;
+		at = lseek(layer->fd, data, SEEK_HOLE);
+		if (at < 0)
+			return -errno;
+		r = plan_populate(plan, (uint64_t)data,
+				  (uint64_t)(min(at, end) - data));
+		if (r == -E2BIG)
+			return 0; /* too scattered: the rest can fault */
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
+static int workdir_populate(struct plan *plan,
+			    const struct workdir_layer *layer,
+			    const struct bitmap *ws)
 {
 	uint64_t start = 0, len = 0;
 
@@ -171,19 +223,21 @@ static int workdir_populate(struct plan *plan, const struct bitmap *ws)
 			len = i + run - start;
 			continue;
 		}
-		r = len ? plan_populate(plan, start * IMAGE_PAGE,
-					len * IMAGE_PAGE)
+		r = len ? workdir_populate_run(plan, layer, start * IMAGE_PAGE,
+					       len * IMAGE_PAGE)
 			: 0;
 		if (r < 0)
 			return r;
 		start = i;
 		len = run;
 	}
-	return len ? plan_populate(plan, start * IMAGE_PAGE, len * IMAGE_PAGE)
+	return len ? workdir_populate_run(plan, layer, start * IMAGE_PAGE,
+					  len * IMAGE_PAGE)
 		   : 0;
 }
 
-static int workdir_plan(struct workdir *w, struct image *image, struct err *e)
+static int workdir_plan(struct workdir *w, struct image *image,
+			const struct workdir_layer *layer, struct err *e)
 {
 	const struct image_manifest *m = image_manifest(image);
 	uint64_t min_run = PLAN_ZERO_RUN_MIN / PLAN_PAGE;
@@ -197,8 +251,11 @@ static int workdir_plan(struct workdir *w, struct image *image, struct err *e)
 			return r;
 		r = image_extents(image_zeromap(image), min_run, workdir_extent,
 				  &x);
+		if (layer)
+			plan_set_streamed(x.plan);
 		if (r == 0)
-			r = workdir_populate(x.plan, image_workingset(image));
+			r = workdir_populate(x.plan, layer,
+					     image_workingset(image));
 		if (r == 0)
 			r = plan_finish(x.plan, &w->plan_fd, e);
 		else if (r != -E2BIG)
@@ -210,11 +267,16 @@ static int workdir_plan(struct workdir *w, struct image *image, struct err *e)
 }
 
 /* A template that is not shared: a copy of its memory for this guest alone. */
-static int workdir_layer(struct workdir *w, struct image *image, struct err *e)
+static int workdir_memory(struct workdir *w, struct image *image,
+			  const struct workdir_layer *layer, struct err *e)
 {
 	guard_free char *path = NULL;
 	int r;
 
+	if (layer) {
+		w->layer_fd = layer->fd;
+		return 0;
+	}
 	if (image_manifest(image)->share) {
 		w->layer_fd = image_fd(image, IMAGE_MEMORY);
 		return 0;
@@ -244,18 +306,21 @@ static int workdir_state(struct workdir *w, struct image *image, struct err *e)
 	return 0;
 }
 
-int workdir_make_restore(struct workdir *w, struct image *image, struct err *e)
+int workdir_make_restore(struct workdir *w, struct image *image,
+			 const struct workdir_layer *layer, struct err *e)
 {
-	int r = image_unchanged(image, e);
+	/* One that is being filled may become whole meanwhile: that is a
+	 * change, but none that matters here. */
+	int r = layer ? 0 : image_unchanged(image, e);
 
 	if (r == 0)
 		r = workdir_make(w, e);
 	if (r == 0)
-		r = workdir_disk(w, image, e);
+		r = workdir_disk(w, image, layer, e);
 	if (r == 0)
-		r = workdir_layer(w, image, e);
+		r = workdir_memory(w, image, layer, e);
 	if (r == 0)
-		r = workdir_plan(w, image, e);
+		r = workdir_plan(w, image, layer, e);
 	if (r == 0)
 		r = workdir_state(w, image, e);
 	return r;

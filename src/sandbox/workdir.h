@@ -14,6 +14,14 @@
 
 struct image;
 
+/* A layer that is being filled, in place of the image's memory; and where its
+ * disk is served. All borrowed. */
+struct workdir_layer {
+	int fd; /* read-only */
+	int nbd_dir_fd;
+	const char *nbd_name; /* outlives the workdir */
+};
+
 struct workdir {
 	char *dir; /* ROOT/sandboxes/ID */
 	char *run; /* RUN/sandboxes/ID */
@@ -29,11 +37,12 @@ struct workdir {
 	int vmm_log_fd;
 };
 
-#define WORKDIR_NULL                                                  \
-	{                                                             \
-		.disk = { .rw_fd = -1, .ro_fd = -1 }, .layer_fd = -1, \
-		.plan_fd = -1, .state_fd = -1, .control_fd = -1,      \
-		.agent_fd = -1, .console_fd = -1, .vmm_log_fd = -1    \
+#define WORKDIR_NULL                                                    \
+	{                                                               \
+		.disk = { .rw_fd = -1, .ro_fd = -1, .nbd_dir_fd = -1 }, \
+		.layer_fd = -1, .plan_fd = -1, .state_fd = -1,          \
+		.control_fd = -1, .agent_fd = -1, .console_fd = -1,     \
+		.vmm_log_fd = -1                                        \
 	}
 
 /* Names only; nothing is touched. */
@@ -44,8 +53,10 @@ void workdir_deinit(struct workdir *w);
 
 /* Directories and sockets. */
 int workdir_make(struct workdir *w, struct err *e) must_check;
-/* And everything for restoring from @image. */
+/* And everything for restoring from @image; @layer is NULL for one that is all
+ * here. */
 int workdir_make_restore(struct workdir *w, struct image *image,
+			 const struct workdir_layer *layer,
 			 struct err *e) must_check;
 /* The fds that only starting needs. */
 void workdir_close(struct workdir *w);

@@ -77,7 +77,7 @@ struct bake {
 	uint64_t timeout_ns;
 	bool replace;
 	bool net_user;
-	const struct bake_events *events; /* NULL: abandoned */
+	const struct job_events *events; /* NULL: abandoned */
 	void *arg;
 	struct image_manifest m;
 	char id[SANDBOX_ID_MAX];
@@ -683,7 +683,7 @@ static void bake_trial_prepare_run(struct worker_job *job)
 	struct err e = ERR_NULL;
 
 	if (workdir_remove(&b->trial, &e) < 0 ||
-	    workdir_make_restore(&b->trial, b->image, &e) < 0)
+	    workdir_make_restore(&b->trial, b->image, NULL, &e) < 0)
 		bake_work_error(b, &e);
 }
 
@@ -755,15 +755,17 @@ static void bake_trial_note(struct bake *b)
 	}
 	report = plan_view_report(&view);
 	plan_view_close(&view);
-	if (pagemap_present_file("/proc", vmm_proc(b->rig.vmm).pid,
-				 report.ram_addr, b->m.memory_bytes, now.bits,
-				 &e) < 0) {
+	if (pagemap_touched("/proc", vmm_proc(b->rig.vmm).pid, report.ram_addr,
+			    b->m.memory_bytes, now.bits, &e) < 0) {
 		bitmap_deinit(&now);
 		bake_fail(b, &e);
 		return;
 	}
+	/* What is zero in the image needs no bringing. */
 	for (uint64_t i = 0; i < n; i++)
-		b->touched[i] = (uint8_t)(b->touched[i] + bitmap_get(&now, i));
+		if (bitmap_get(&now, i) &&
+		    !bitmap_get(image_zeromap(b->image), i))
+			b->touched[i]++;
 	bitmap_deinit(&now);
 	b->n_trials++;
 	rig_off(&b->rig);
@@ -881,6 +883,8 @@ static int bake_check(const struct bake_config *c, const struct bake_options *o,
 			       "bake %s: the template exists (--replace bakes "
 			       "it anew)",
 			       o->name);
+	if (templates_replaceable(c->templates, o->name, o->replace, e) < 0)
+		return err_prefix(e, "bake %s", o->name);
 	return 0;
 }
 
@@ -946,7 +950,7 @@ static int bake_check_files(const struct bake *b, struct err *e)
 }
 
 int bake_start(const struct bake_config *config, const struct bake_options *o,
-	       const struct bake_events *events, void *arg, struct bake **ret,
+	       const struct job_events *events, void *arg, struct bake **ret,
 	       struct err *e)
 {
 	struct bake *b;

@@ -7,7 +7,7 @@
  * they begin; at the end comes one result. Whatever happens before the last
  * step leaves nothing behind but the console's last lines in the error.
  */
-#include "base/err.h"
+#include "template/job.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -45,16 +45,6 @@ struct bake_options {
 	bool share; /* false: every guest gets pages of its own */
 };
 
-struct bake_events {
-	/* A step begins: "boot", "warm", ... with a human detail. */
-	void (*step)(void *arg, const char *step, const char *detail,
-		     unsigned done, unsigned total);
-	/* Output of a warm command, as it comes. May be NULL. */
-	void (*output)(void *arg, const void *p, size_t len);
-	/* Once. The bake is freed afterwards. @e->code 0: published. */
-	void (*done)(void *arg, const struct err *e);
-};
-
 struct bake_config {
 	const char *root; /* BYRE_ROOT */
 	const char *run;
@@ -66,9 +56,10 @@ struct bake_config {
 	const char *guest_dir; /* default kernel and initrd */
 };
 
+/* Steps count steps; output is that of the warm commands. */
 int bake_start(const struct bake_config *config,
 	       const struct bake_options *options,
-	       const struct bake_events *events, void *arg, struct bake **ret,
+	       const struct job_events *events, void *arg, struct bake **ret,
 	       struct err *e) must_check;
 /* Give up; no more callbacks. Its VMM is killed and its files removed. */
 void bake_abandon(struct bake *b);

@@ -19,21 +19,18 @@
 #include "base/clock.h"
 #include "base/guard.h"
 #include "base/io.h"
-#include "base/list.h"
 #include "base/log.h"
 #include "base/parse.h"
 #include "base/worker.h"
-#include "image/image.h"
 #include "ledger/resident.h"
-#include "sandbox/db.h"
+#include "pager/client.h"
+#include "template/object.h"
+#include "template/push.h"
 #include "vmm/vmm.h"
 
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
-
-/* Templates of one host; each keeps some fds open. */
-#define TEMPLATES_MAX 256
 
 struct template_waiter {
 	struct list link;
@@ -41,33 +38,20 @@ struct template_waiter {
 	void *arg;
 };
 
-struct template
-{
-	struct templates *owner;
-	struct db_template row;
-	struct image *image; /* OPEN */
-	struct image_manifest *manifest; /* as last read; may be NULL */
-	bool opening;
-	bool removed; /* forgotten while opening */
-	char problem[ERR_MSG_MAX];
-	struct list waiters;
-};
-
-struct templates {
-	struct loop *loop;
-	struct worker *worker;
-	struct vmm_host *host;
-	struct db *db;
-	char *dir; /* ROOT/images */
-	struct template *entry[TEMPLATES_MAX];
-	size_t n;
-};
-
-static struct template *template_find(const struct templates *t,
-				      const char *name)
+struct template *template_find(const struct templates *t, const char *name)
 {
 	for (size_t i = 0; i < t->n; i++)
 		if (!strcmp(t->entry[i]->row.name, name))
+			return t->entry[i];
+	return NULL;
+}
+
+struct template *template_find_dir(const struct templates *t, const char *dir)
+{
+	const char *slash = strrchr(dir, '/');
+
+	for (size_t i = 0; i < t->n; i++)
+		if (!strcmp(t->entry[i]->row.dir, slash ? slash + 1 : dir))
 			return t->entry[i];
 	return NULL;
 }
@@ -82,9 +66,15 @@ static struct template *template_add(struct templates *t,
 	p = calloc(1, sizeof(*p));
 	if (!p)
 		return NULL;
+	p->path = io_path("%s/%s", t->dir, row->dir);
+	if (!p->path) {
+		free(p);
+		return NULL;
+	}
 	p->owner = t;
 	p->row = *row;
 	list_init(&p->waiters);
+	template_read_remote(p);
 	t->entry[t->n++] = p;
 	return p;
 }
@@ -99,6 +89,8 @@ static void template_close(struct template *p)
 static void template_free(struct template *p)
 {
 	template_close(p);
+	template_wane_end(p);
+	free(p->path);
 	free(p);
 }
 
@@ -135,8 +127,8 @@ static void template_open_run(struct worker_job *job)
 	err_drop(image_open(j->dir, &j->image, &j->e));
 }
 
-static int template_accepts(const struct templates *t,
-			    const struct image_manifest *m, struct err *e)
+int templates_accept(const struct templates *t, const struct image_manifest *m,
+		     struct err *e)
 {
 	struct vmm_flavor f = { 0 };
 
@@ -180,6 +172,15 @@ static void template_keep_manifest(struct template *p,
 		*p->manifest = *m;
 }
 
+static void template_opened(struct template *p, const struct image *image)
+{
+	const char *remote = image_remote(image);
+
+	snprintf(p->remote, sizeof(p->remote), "%s", remote ? remote : "");
+	if (!remote)
+		template_forget(p);
+}
+
 static void template_open_done(struct worker_job *job)
 {
 	struct template_job *j = container_of(job, struct template_job, job);
@@ -190,13 +191,16 @@ static void template_open_done(struct worker_job *job)
 	p->problem[0] = '\0';
 	if (e.code == 0) {
 		template_keep_manifest(p, image_manifest(j->image));
-		err_drop(template_accepts(p->owner, image_manifest(j->image),
+		err_drop(templates_accept(p->owner, image_manifest(j->image),
 					  &e));
 	}
+	p->image = image_unref(p->image);
 	if (e.code == 0)
 		p->image = image_ref(j->image);
 	else
 		snprintf(p->problem, sizeof(p->problem), "%s", e.msg);
+	if (j->image && !p->removed)
+		template_opened(p, j->image);
 	if (e.code)
 		err_prefix(&e, "template %s", p->row.name);
 	template_tell(p, &e);
@@ -207,7 +211,7 @@ static void template_open_done(struct worker_job *job)
 	free(j);
 }
 
-static int template_open(struct template *p)
+int template_open(struct template *p)
 {
 	struct template_job *j;
 
@@ -217,7 +221,7 @@ static int template_open(struct template *p)
 	if (!j)
 		return -ENOMEM;
 	j->p = p;
-	j->dir = io_path("%s/%s", p->owner->dir, p->row.dir);
+	j->dir = strdup(p->path);
 	if (!j->dir) {
 		free(j);
 		return -ENOMEM;
@@ -278,20 +282,33 @@ bool templates_has(const struct templates *t, const char *name)
 	return template_find(t, name) != NULL;
 }
 
-struct template_info templates_info(struct templates *t, size_t i)
+static struct template_info template_info(const struct template *p)
 {
-	struct template *p = t->entry[i];
 	struct template_info info = {
 		.name = p->row.name,
 		.created = p->row.created,
 		.manifest = p->manifest,
 		.problem = p->problem[0] ? p->problem : NULL,
+		.dir = p->path,
 	};
 
-	if (p->image)
+	if (p->image && image_fd(p->image, IMAGE_MEMORY) >= 0)
 		err_drop(file_resident(image_fd(p->image, IMAGE_MEMORY),
 				       &info.resident_bytes, NULL));
+	template_info_remote(p, &info);
 	return info;
+}
+
+struct template_info templates_info(struct templates *t, size_t i)
+{
+	return template_info(t->entry[i]);
+}
+
+struct template_info templates_find(struct templates *t, const char *name)
+{
+	const struct template *p = template_find(t, name);
+
+	return p ? template_info(p) : (struct template_info){ 0 };
 }
 
 /* ---- removing and publishing ---- */
@@ -354,8 +371,27 @@ int templates_remove(struct templates *t, struct registry *r, const char *name,
 	if (ret < 0)
 		return ret;
 	log_info("event=template-removed template=%s", name);
+	template_forget(p);
 	template_delete_files(t, p->row.dir);
 	template_drop(t, p);
+	return 0;
+}
+
+int templates_replaceable(const struct templates *t, const char *name,
+			  bool replace, struct err *e)
+{
+	const struct template *p = template_find(t, name);
+	struct pager_layer *l = p ? template_layer(p) : NULL;
+
+	if (p && !replace)
+		return err_set(e, EEXIST,
+			       "template %s exists (--replace replaces it)",
+			       name);
+	if (l && pager_layer_guests(l))
+		return err_set(e, EBUSY,
+			       "template %s: %u sandboxes stream from the one "
+			       "to be replaced (byre pull --eager ends that)",
+			       name, pager_layer_guests(l));
 	return 0;
 }
 
@@ -373,10 +409,9 @@ int templates_publish(struct templates *t, const char *name, const char *dir,
 	if (!old && t->n == TEMPLATES_MAX)
 		return err_set(e, ENOSPC, "more than %d templates",
 			       TEMPLATES_MAX);
-	if (old && !replace)
-		return err_set(e, EEXIST,
-			       "template %s exists (--replace bakes it anew)",
-			       name);
+	r = templates_replaceable(t, name, replace, e);
+	if (r < 0)
+		return r;
 	io_random(random, sizeof(random));
 	snprintf(row.name, sizeof(row.name), "%s", name);
 	snprintf(row.dir, sizeof(row.dir), "im%s",
@@ -402,6 +437,7 @@ int templates_publish(struct templates *t, const char *name, const char *dir,
 		return r;
 	}
 	if (old) {
+		template_forget(old);
 		template_delete_files(t, old->row.dir);
 		template_drop(t, old);
 	}
@@ -435,6 +471,21 @@ static int templates_sweep(struct templates *t, struct err *e)
 	return 0;
 }
 
+static bool template_known(void *arg, const char *dir)
+{
+	return template_find_dir(arg, dir) != NULL;
+}
+
+/* Pushes that did not end may go on; pulls begin anew. */
+static int templates_sweep_transfers(struct templates *t, struct err *e)
+{
+	guard_free char *pull = io_path("%s/pull", t->root);
+
+	push_sweep(t->root, template_known, t);
+	return pull ? io_remove_tree(pull, e)
+		    : err_errno(e, ENOMEM, "templates");
+}
+
 int templates_new(struct loop *loop, struct worker *worker,
 		  struct vmm_host *host, struct db *db, const char *root,
 		  struct templates **ret, struct err *e)
@@ -448,9 +499,12 @@ int templates_new(struct loop *loop, struct worker *worker,
 	t->worker = worker;
 	t->host = host;
 	t->db = db;
+	t->root = strdup(root);
 	t->dir = io_path("%s/images", root);
-	r = t->dir ? io_mkdirs(t->dir, 0700, e)
-		   : err_errno(e, ENOMEM, "templates");
+	r = t->root && t->dir ? io_mkdirs(t->dir, 0700, e)
+			      : err_errno(e, ENOMEM, "templates");
+	if (r == 0)
+		r = worker_new(loop, TEMPLATES_SLOW_WORKERS, &t->slow, e);
 	if (r == 0) {
 		r = db_templates(db, template_load, t, e);
 		if (r == -ENOMEM)
@@ -458,6 +512,8 @@ int templates_new(struct loop *loop, struct worker *worker,
 	}
 	if (r == 0)
 		r = templates_sweep(t, e);
+	if (r == 0)
+		r = templates_sweep_transfers(t, e);
 	/* Verify in the background, so that the first create need not. */
 	for (size_t i = 0; r == 0 && i < t->n; i++)
 		r = template_open(t->entry[i]);
@@ -473,8 +529,11 @@ struct templates *templates_free(struct templates *t)
 {
 	if (!t)
 		return NULL;
+	__atomic_store_n(&t->ending, true, __ATOMIC_RELAXED);
+	worker_free(t->slow);
 	while (t->n)
 		template_drop(t, t->entry[t->n - 1]);
+	free(t->root);
 	free(t->dir);
 	free(t);
 	return NULL;

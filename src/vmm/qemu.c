@@ -16,6 +16,14 @@
  * Save is the same in the other direction: a paused guest "migrates" its device
  * state into an fd handed over with getfd.
  *
+ * A streamed guest's layer is still being filled and its base disk still being
+ * fetched. What this driver does about it is pass fds: of /dev/userfaultfd and a
+ * socket for the shim, which sends the userfaultfd over it while QEMU maps the
+ * RAM, and of the directory in which the disk is served. Meanwhile QEMU may stop
+ * anywhere, at a page that is missing, with its monitor silent; and "stop" waits
+ * for disk requests that wait for a pager. Requests made then are answered when
+ * the pager has caught up; killing always works.
+ *
  * Invariants:
  *  1. One struct qemu per struct vmm, from start or adopt to free.
  *  2. A request's callback is told exactly once: by QEMU's answer or, when the
@@ -24,6 +32,9 @@
  *     end of the process itself is vmm.c's to notice. A connection that breaks
  *     under a living process is not repaired: the guest is killed, because
  *     nobody could pause or save it any more.
+ *  4. Numbers of fds that a later daemon looks up in the process (plan, layer,
+ *     trim, userfaultfd) never change for a guest's life, and nothing else is
+ *     ever at them.
  */
 #include "vmm/driver.h"
 #include "vmm/qemu_args.h"
@@ -443,36 +454,75 @@ static bool qemu_zygote(struct qemu_host *h)
 			  qemu_class_kind(&h->base.facts), &h->zygote, &e) == 0;
 }
 
+/* What the shim is told: NAME=NUMBER. */
+struct qemu_env {
+	char text[5][40];
+	const char *vars[10];
+};
+
+static void qemu_env_make(struct qemu_env *v, const char *preload,
+			  const struct zygote_numbers *n)
+{
+	const struct {
+		const char *name;
+		int32_t fd;
+	} fds[] = { { PLAN_ENV, n->plan },
+		    { PLAN_ENV_LAYER, n->layer },
+		    { PLAN_ENV_UFFD_DEV, n->uffd_dev },
+		    { PLAN_ENV_UFFD_SOCK, n->uffd_sock },
+		    { PLAN_ENV_UFFD, n->uffd } };
+	size_t used = 0;
+
+	_Static_assert(nitems(fds) == nitems(v->text), "room for each");
+	v->vars[used++] = preload;
+	v->vars[used++] = "LC_ALL=C";
+	/* One arena: a VMM has few threads that allocate, and each arena costs
+	 * touched pages. */
+	v->vars[used++] = "MALLOC_ARENA_MAX=1";
+	for (size_t i = 0; i < nitems(fds); i++) {
+		if (fds[i].fd < 0)
+			continue;
+		snprintf(v->text[i], sizeof(v->text[i]), "%s=%d", fds[i].name,
+			 fds[i].fd);
+		v->vars[used++] = v->text[i];
+	}
+	v->vars[used] = NULL;
+}
+
+/* Of the fds that are passed, where the shim and the trimming find theirs. */
+static struct zygote_numbers qemu_numbers(const int fds[QEMU_FD_COUNT])
+{
+#define QEMU_NUMBER(n) (fds[n] < 0 ? -1 : (int32_t)(n))
+	return (struct zygote_numbers){
+		.plan = QEMU_NUMBER(QEMU_FD_PLAN),
+		.layer = QEMU_NUMBER(QEMU_FD_LAYER),
+		.trim = QEMU_NUMBER(QEMU_FD_TRIM),
+		.uffd_dev = QEMU_NUMBER(QEMU_FD_UFFD_DEV),
+		.uffd_sock = QEMU_NUMBER(QEMU_FD_UFFD_SOCK),
+		.uffd = QEMU_NUMBER(QEMU_FD_UFFD),
+	};
+#undef QEMU_NUMBER
+}
+
 static int qemu_spawn(struct qemu_host *h, const struct vmm_spec *spec,
 		      const struct qemu_args *args, int fds[QEMU_FD_COUNT],
 		      struct vmm *v, struct err *e)
 {
-	char plan_env[32], layer_env[32];
-	const char *envp[8];
-	struct spawn s = { .argv = args->argv };
+	struct zygote_numbers numbers = qemu_numbers(fds);
+	struct qemu_env env;
+	struct spawn s = { .argv = args->argv, .envp = env.vars };
 	struct proc_id id = { 0 };
 	int pidfd = -1;
 	int r = -EPIPE;
 
-	snprintf(plan_env, sizeof(plan_env), PLAN_ENV "=%d", QEMU_FD_PLAN);
-	snprintf(layer_env, sizeof(layer_env), PLAN_ENV_LAYER "=%d",
-		 QEMU_FD_LAYER);
-	s.envp = envp;
-	envp[0] = h->preload;
-	envp[1] = plan_env;
-	envp[2] = layer_env;
-	envp[3] = "LC_ALL=C";
-	/* One arena: a VMM has few threads that allocate, and each arena costs
-	 * touched pages. */
-	envp[4] = "MALLOC_ARENA_MAX=1";
-	envp[5] = NULL;
+	qemu_env_make(&env, h->preload, &numbers);
 	memcpy(s.child.fds, fds, sizeof(int) * QEMU_FD_COUNT);
 	s.child.n_fds = QEMU_FD_COUNT;
 	s.child.drop = h->base.facts.unprivileged;
 	s.child.uid = SPAWN_UID_BASE + spec->slot % SPAWN_SLOTS;
 	if (qemu_zygote(h))
-		r = zygote_fork(h->zygote, s.argv, &s.child, QEMU_FD_PLAN,
-				QEMU_FD_LAYER, QEMU_FD_TRIM, &id, &pidfd, e);
+		r = zygote_fork(h->zygote, s.argv, &s.child, &numbers, &id,
+				&pidfd, e);
 	if (r == -EPIPE) {
 		h->zygote = zygote_free(h->zygote);
 		*e = (struct err)ERR_NULL;
@@ -481,6 +531,34 @@ static int qemu_spawn(struct qemu_host *h, const struct vmm_spec *spec,
 	if (r < 0)
 		return r;
 	return vmm_watch(v, &id, pidfd, e);
+}
+
+/* What comes from the spec, @null_fd where there must be something. Those of
+ * a kernel and for trimming are left at -1. */
+static void qemu_fds(int fds[QEMU_FD_COUNT], const struct vmm_spec *spec,
+		     int null_fd)
+{
+	for (int i = 0; i < QEMU_FD_COUNT; i++)
+		fds[i] = -1;
+	fds[QEMU_FD_STDIN] = null_fd;
+	fds[QEMU_FD_STDOUT] = fds[QEMU_FD_STDERR] = spec->log_fd;
+	fds[QEMU_FD_PLAN] = spec->plan_fd;
+	fds[QEMU_FD_LAYER] = spec->layer_fd;
+	fds[QEMU_FD_CONTROL] = spec->control_fd;
+	fds[QEMU_FD_AGENT] = spec->agent_fd;
+	fds[QEMU_FD_CONSOLE] = spec->console_fd;
+	fds[QEMU_FD_STATE] = spec->state_fd;
+	if (spec->disk.kind != VMM_DISK_NONE)
+		fds[QEMU_FD_DISK_RW] = spec->disk.rw_fd;
+	if (spec->disk.kind == VMM_DISK_OVERLAY)
+		fds[QEMU_FD_DISK_RO] = spec->disk.ro_fd;
+	if (spec->disk.kind == VMM_DISK_OVERLAY_NBD)
+		fds[QEMU_FD_NBD_DIR] = spec->disk.nbd_dir_fd;
+	if (spec->streamed) {
+		fds[QEMU_FD_UFFD_DEV] = spec->uffd_dev_fd;
+		fds[QEMU_FD_UFFD_SOCK] = spec->uffd_sock_fd;
+		fds[QEMU_FD_UFFD] = null_fd; /* so that nobody takes it */
+	}
 }
 
 static int qemu_start(struct vmm_host *host, const struct vmm_spec *spec,
@@ -499,17 +577,7 @@ static int qemu_start(struct vmm_host *host, const struct vmm_spec *spec,
 	r = qemu_args_make(args, &host->facts, spec, h->tsc_khz);
 	if (r < 0)
 		return err_errno(e, -r, "command line of the VMM");
-	fds[QEMU_FD_STDIN] = null_fd;
-	fds[QEMU_FD_STDOUT] = fds[QEMU_FD_STDERR] = spec->log_fd;
-	fds[QEMU_FD_PLAN] = spec->plan_fd;
-	fds[QEMU_FD_LAYER] = spec->layer_fd;
-	fds[QEMU_FD_CONTROL] = spec->control_fd;
-	fds[QEMU_FD_AGENT] = spec->agent_fd;
-	fds[QEMU_FD_CONSOLE] = spec->console_fd;
-	fds[QEMU_FD_DISK_RW] = spec->disk.rw_fd;
-	fds[QEMU_FD_DISK_RO] = spec->disk.ro_fd;
-	fds[QEMU_FD_STATE] = spec->state_fd;
-	fds[QEMU_FD_KERNEL] = fds[QEMU_FD_INITRD] = -1;
+	qemu_fds(fds, spec, null_fd);
 	q->trim_fd = eventfd(0, EFD_CLOEXEC);
 	if (q->trim_fd < 0)
 		return err_errno(e, errno, "eventfd");
@@ -787,6 +855,18 @@ int vmm_plan_fd_number(void)
 {
 	return QEMU_FD_PLAN;
 }
+
+int vmm_layer_fd_number(void)
+{
+	return QEMU_FD_LAYER;
+}
+
+int vmm_uffd_fd_number(void)
+{
+	return QEMU_FD_UFFD;
+}
+
+_Static_assert(QEMU_FD_COUNT <= CHILD_FDS_MAX, "an fd for each number");
 
 const struct vmm_ops qemu_ops = {
 	.name = "qemu",

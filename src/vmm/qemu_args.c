@@ -9,8 +9,10 @@
  * memory (14 MB).
  *
  * Every file is an inherited fd: a VMM that runs as nobody, in a seccomp filter
- * that forbids new processes, opens nothing by itself. The one path, PLAN_PATH,
- * does not exist and is answered by the preloaded shim.
+ * that forbids new processes, opens nothing by itself. Of the two paths,
+ * PLAN_PATH does not exist and is answered by the preloaded shim; the socket of
+ * a disk that is still being fetched (NBD) is reached through the fd of its
+ * directory, and only connected to.
  *
  * TCG (no KVM): the guest is emulated, and what costs nothing on a CPU is dear
  * there. See tcg_cpu and tcg_cmdline below for what is taken away and why.
@@ -108,10 +110,8 @@ static void qemu_sockets(struct qemu_args *a)
 	qemu_pair(a, "-device", "virtio-balloon-device,deflate-on-oom=on");
 }
 
-static void qemu_disk(struct qemu_args *a, const struct vmm_disk *d)
-{
-	/* io_uring would be denied by some hosts' seccomp; threads start only
-	 * when there is work and end after ten idle seconds. */
+/* io_uring would be denied by some hosts' seccomp; threads start only when there
+ * is work and end after ten idle seconds. */
 #define QEMU_FILE_NODE(name, set, ro)                                   \
 	qemu_text(a,                                                    \
 		  "{\"driver\":\"file\",\"node-name\":\"%s\","          \
@@ -120,6 +120,43 @@ static void qemu_disk(struct qemu_args *a, const struct vmm_disk *d)
 		  "\"read-only\":%s}",                                  \
 		  name, set, ro)
 
+static void qemu_disk_base(struct qemu_args *a)
+{
+	qemu_pair(a, "-add-fd", qemu_text(a, "fd=%d,set=2", QEMU_FD_DISK_RO));
+	qemu_pair(a, "-blockdev", QEMU_FILE_NODE("rofile", 2, "true"));
+	qemu_pair(a, "-blockdev",
+		  "{\"driver\":\"raw\",\"node-name\":\"base\","
+		  "\"file\":\"rofile\",\"read-only\":true}");
+}
+
+/* What a name in a path and in JSON may be without being quoted. */
+static bool qemu_name_ok(const char *s)
+{
+	size_t len = strlen(s);
+
+	return len > 0 && len <= VMM_NBD_NAME_MAX && s[0] != '.' &&
+	       strspn(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+			 "0123456789._-") == len;
+}
+
+/* The base is served by the pager, from whom a new one takes over when it dies.
+ * Requests wait for that as long as it takes (an hour is for ever, but ends);
+ * a first connection that nobody accepts is a start that failed. */
+static void qemu_disk_nbd(struct qemu_args *a, const struct vmm_disk *d)
+{
+	qemu_pair(a, "-blockdev",
+		  qemu_text(a,
+			    "{\"driver\":\"nbd\",\"node-name\":\"base\","
+			    "\"server\":{\"type\":\"unix\","
+			    "\"path\":\"/proc/self/fd/%d/%s\"},"
+			    "\"export\":\"" VMM_NBD_EXPORT "\","
+			    "\"reconnect-delay\":3600,\"open-timeout\":30,"
+			    "\"read-only\":true}",
+			    QEMU_FD_NBD_DIR, d->nbd_name));
+}
+
+static void qemu_disk(struct qemu_args *a, const struct vmm_disk *d)
+{
 	if (d->kind == VMM_DISK_NONE)
 		return;
 	qemu_pair(a, "-add-fd", qemu_text(a, "fd=%d,set=1", QEMU_FD_DISK_RW));
@@ -129,12 +166,10 @@ static void qemu_disk(struct qemu_args *a, const struct vmm_disk *d)
 			  "{\"driver\":\"raw\",\"node-name\":\"disk\","
 			  "\"file\":\"rwfile\",\"discard\":\"unmap\"}");
 	} else {
-		qemu_pair(a, "-add-fd",
-			  qemu_text(a, "fd=%d,set=2", QEMU_FD_DISK_RO));
-		qemu_pair(a, "-blockdev", QEMU_FILE_NODE("rofile", 2, "true"));
-		qemu_pair(a, "-blockdev",
-			  "{\"driver\":\"raw\",\"node-name\":\"base\","
-			  "\"file\":\"rofile\",\"read-only\":true}");
+		if (d->kind == VMM_DISK_OVERLAY_NBD)
+			qemu_disk_nbd(a, d);
+		else
+			qemu_disk_base(a);
 		/* The default L2 cache may grow to 32 MiB per guest. */
 		qemu_pair(a, "-blockdev",
 			  "{\"driver\":\"qcow2\",\"node-name\":\"disk\","
@@ -194,6 +229,9 @@ int qemu_args_make(struct qemu_args *a, const struct vmm_host_facts *f,
 		   const struct vmm_spec *s, uint64_t khz)
 {
 	memset(a, 0, sizeof(*a));
+	if (s->disk.kind == VMM_DISK_OVERLAY_NBD &&
+	    !qemu_name_ok(s->disk.nbd_name))
+		return -EINVAL;
 	qemu_arg(a, f->program);
 	qemu_pair(a, "-name", qemu_text(a, "byre-%s", s->id));
 	qemu_arg(a, "-nodefaults");

@@ -21,6 +21,10 @@ enum qemu_fd {
 	QEMU_FD_KERNEL,
 	QEMU_FD_INITRD,
 	QEMU_FD_TRIM, /* eventfd; see trim_child.c */
+	QEMU_FD_UFFD_DEV, /* the shim closes these two */
+	QEMU_FD_UFFD_SOCK,
+	QEMU_FD_UFFD, /* held free for the one that the shim makes */
+	QEMU_FD_NBD_DIR,
 	QEMU_FD_COUNT,
 };
 
@@ -45,7 +49,7 @@ struct qemu_args {
 	bool overflow;
 };
 
-/* -E2BIG when it does not fit. @cpu: -cpu argument; @khz: of the host's TSC,
+/* -E2BIG when it does not fit, -EINVAL for a bad name of a socket. @cpu: -cpu argument; @khz: of the host's TSC,
  * 0 when unknown. */
 int qemu_args_make(struct qemu_args *a, const struct vmm_host_facts *facts,
 		   const struct vmm_spec *spec, uint64_t khz) must_check;

@@ -67,6 +67,7 @@ enum vmm_disk_kind {
 	VMM_DISK_NONE,
 	VMM_DISK_RAW, /* rw_fd is the whole disk */
 	VMM_DISK_OVERLAY, /* rw_fd is a qcow2 file over ro_fd, raw */
+	VMM_DISK_OVERLAY_NBD, /* over an export that a socket serves */
 	VMM_DISK_KIND_COUNT,
 };
 
@@ -74,7 +75,17 @@ struct vmm_disk {
 	enum vmm_disk_kind kind;
 	int rw_fd;
 	int ro_fd; /* -1 with RAW */
+	/* OVERLAY_NBD only: the socket is @nbd_name in the directory that
+	 * nbd_dir_fd (O_PATH will do) refers to; a VMM that runs as a user of
+	 * its own needs search permission there, and may write the socket. */
+	int nbd_dir_fd;
+	const char *nbd_name;
 };
+
+/* The export that a disk is served as. */
+#define VMM_NBD_EXPORT "disk"
+/* Letters, digits, '.', '_', '-'; a socket's address has 108 bytes. */
+#define VMM_NBD_NAME_MAX 80
 
 /*
  * Everything a VMM is started with. All fds are borrowed: the driver passes
@@ -87,6 +98,11 @@ struct vmm_spec {
 	unsigned vcpus;
 	int plan_fd; /* gmem/plan.h */
 	int layer_fd;
+	/* The layer is still being filled (PLAN_STREAMED): the next two count,
+	 * and only then. */
+	bool streamed;
+	int uffd_dev_fd; /* /dev/userfaultfd, or -1 */
+	int uffd_sock_fd; /* the VMM's end; gmem/plan.h, gmem_handover */
 	struct vmm_disk disk;
 	int control_fd; /* listening, at: */
 	const char *control_path;
@@ -163,6 +179,9 @@ int vmm_pidfd(const struct vmm *v);
 struct vmm_timings vmm_timings(const struct vmm *v);
 /* The plan's fd inside the process, for whoever must fetch it back. */
 int vmm_plan_fd_number(void);
+/* The same of the layer, and of a streamed guest's userfaultfd. */
+int vmm_layer_fd_number(void);
+int vmm_uffd_fd_number(void);
 
 /* Requests: one of a kind at a time, -EBUSY otherwise. */
 int vmm_pause(struct vmm *v, vmm_done_fn done, void *arg) must_check;

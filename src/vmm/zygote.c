@@ -170,8 +170,8 @@ static int zygote_receive(struct zygote *z, struct zygote_reply *reply,
 }
 
 int zygote_fork(struct zygote *z, const char *const *argv,
-		const struct child *child, int plan_fd, int layer_fd,
-		int trim_fd, struct proc_id *ret, int *ret_pidfd, struct err *e)
+		const struct child *child, const struct zygote_numbers *numbers,
+		struct proc_id *ret, int *ret_pidfd, struct err *e)
 {
 	guard_free struct zygote_request *q = calloc(1, sizeof(*q));
 	struct zygote_reply reply = { 0 };
@@ -181,9 +181,7 @@ int zygote_fork(struct zygote *z, const char *const *argv,
 
 	if (!q)
 		return err_errno(e, ENOMEM, "start a VMM");
-	q->plan_fd = (uint32_t)plan_fd;
-	q->layer_fd = (uint32_t)layer_fd;
-	q->trim_fd = (uint32_t)trim_fd;
+	q->numbers = *numbers;
 	r = zygote_fill(q, argv, child, &len);
 	if (r == 0)
 		r = zygote_send(z, q, len, child);

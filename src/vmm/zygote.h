@@ -32,6 +32,12 @@ struct zygote;
 /* Socket of the zygote, the first fd behind stdin, stdout, stderr. */
 #define ZYGOTE_FD 3
 
+/* fds in the new process, for the shim and for trimming; -1: there is none. */
+struct zygote_numbers {
+	int32_t plan, layer, trim;
+	int32_t uffd_dev, uffd_sock, uffd; /* of a streamed plan */
+};
+
 struct zygote_request {
 	uint32_t magic;
 	uint32_t fd_mask; /* bit i: an fd for number i is passed, in order */
@@ -39,7 +45,7 @@ struct zygote_request {
 	uint32_t drop;
 	uint32_t uid;
 	uint32_t argc;
-	uint32_t plan_fd, layer_fd, trim_fd; /* numbers in the new process */
+	struct zygote_numbers numbers;
 	char text[ZYGOTE_TEXT_MAX]; /* argc strings, each terminated */
 };
 
@@ -57,8 +63,7 @@ int zygote_new(const char *program, const char *preload, int class_kind,
 /* It ends; its children live on. */
 struct zygote *zygote_free(struct zygote *z);
 
-/* A new VMM; the numbers are of its own fds. -EPIPE: the zygote is gone. Waits for the fork (a millisecond). */
+/* A new VMM. -EPIPE: the zygote is gone. Waits for the fork (a millisecond). */
 int zygote_fork(struct zygote *z, const char *const *argv,
-		const struct child *child, int plan_fd, int layer_fd,
-		int trim_fd, struct proc_id *ret, int *ret_pidfd,
-		struct err *e) must_check;
+		const struct child *child, const struct zygote_numbers *numbers,
+		struct proc_id *ret, int *ret_pidfd, struct err *e) must_check;

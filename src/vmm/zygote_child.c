@@ -89,21 +89,27 @@ static int zygote_words(void)
 	return 0;
 }
 
-static void zygote_env(const char *name, uint32_t fd)
+static void zygote_env(const char *name, int32_t fd)
 {
 	char text[16];
 
-	snprintf(text, sizeof(text), "%u", fd);
+	if (fd < 0)
+		return;
+	snprintf(text, sizeof(text), "%d", fd);
 	setenv(name, text, 1);
 }
 
 /* The preloaded shim looked for a plan when it was loaded and found none. */
 static void zygote_start_shim(void)
 {
+	const struct zygote_numbers *n = &zygote.request.numbers;
 	void (*start)(void);
 
-	zygote_env(PLAN_ENV, zygote.request.plan_fd);
-	zygote_env(PLAN_ENV_LAYER, zygote.request.layer_fd);
+	zygote_env(PLAN_ENV, n->plan);
+	zygote_env(PLAN_ENV_LAYER, n->layer);
+	zygote_env(PLAN_ENV_UFFD_DEV, n->uffd_dev);
+	zygote_env(PLAN_ENV_UFFD_SOCK, n->uffd_sock);
+	zygote_env(PLAN_ENV_UFFD, n->uffd);
 	*(void **)&start = dlsym(RTLD_DEFAULT, "byre_gmem_start");
 	if (!start) {
 		errno = ENOENT;
@@ -133,7 +139,7 @@ static int zygote_child(const int *passed)
 		zygote_die("arguments");
 	unsetenv(ZYGOTE_ENV);
 	zygote_start_shim();
-	trim_start((int)q->trim_fd);
+	trim_start(q->numbers.trim);
 	return zygote.main((int)q->argc, zygote.argv, environ);
 }
 

@@ -8,6 +8,8 @@
  *	1  the body of a create
  *	2  the body of a bake
  *	3  text that goes back to the client in JSON
+ *	4  the body of a store
+ *	5  the bodies of a push and a pull
  *
  * What is accepted must keep what it promises: strings without control
  * characters, numbers in range, names that are names. What is refused has a
@@ -15,6 +17,8 @@
  */
 #include "api/bakes.h"
 #include "api/sandboxes.h"
+#include "api/stores.h"
+#include "api/transfers.h"
 #include "api/target.h"
 #include "api/utf8.h"
 #include "base/guard.h"
@@ -108,6 +112,53 @@ static void bake(const char *text, size_t len)
 	bake_body_deinit(&b);
 }
 
+static void store(const char *text, size_t len)
+{
+	struct store_spec s = { 0 };
+	struct err e = ERR_NULL;
+	int r = store_body_parse(text, len, &s, &e);
+
+	if (r < 0) {
+		refused(r, &e);
+		must(!s.name[0]);
+		return;
+	}
+	must(parse_name_ok(s.name) && s.url[0]);
+	plain(s.url);
+	plain(s.endpoint);
+	must(!s.credentials[0] || s.credentials[0] == '/');
+	must(!s.ca[0] || s.ca[0] == '/');
+}
+
+static void transfer(const char *text, size_t len)
+{
+	struct push_body a = { .root = NULL };
+	struct pull_body b = { .root = NULL };
+	struct err e = ERR_NULL;
+	int r = push_body_parse(text, len, &a, &e);
+
+	if (r < 0) {
+		refused(r, &e);
+		must(!a.root);
+	} else {
+		must(parse_name_ok(a.options.template));
+		must(parse_name_ok(a.options.store));
+		must(!a.options.parent || parse_name_ok(a.options.parent));
+		json_decref(a.root);
+	}
+	e = (struct err)ERR_NULL;
+	r = pull_body_parse(text, len, &b, &e);
+	if (r < 0) {
+		refused(r, &e);
+		must(!b.root);
+		return;
+	}
+	must(parse_name_ok(b.options.template));
+	must(parse_name_ok(b.options.store));
+	must(!b.options.name || parse_name_ok(b.options.name));
+	json_decref(b.root);
+}
+
 static void text_out(const char *text, size_t len)
 {
 	json_t *j = utf8_json(text, len);
@@ -144,6 +195,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		break;
 	case 3:
 		text_out(text, size - 1);
+		break;
+	case 4:
+		store(text, size - 1);
+		break;
+	case 5:
+		transfer(text, size - 1);
 		break;
 	}
 	return 0;

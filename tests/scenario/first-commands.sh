@@ -173,7 +173,8 @@ expect 0
 same "$(keys "$OUT")" '["host","sandboxes","templates"]' "keys of mem"
 same "$(jq -c '.host | keys' <<<"$OUT")" "$host_keys" "keys of mem's host"
 same "$(jq -c '.templates | map(keys) | unique' <<<"$OUT")" \
-	'[["configured","name","resident","zero"]]' "keys of mem's templates"
+	'[["configured","name","present","remote","resident","streamed","zero"]]' \
+	"keys of mem's templates"
 same "$(jq -c '.sandboxes | map(keys) | unique' <<<"$OUT")" "[$ledger_keys]" \
 	"keys of mem's sandboxes"
 same "$(jq '.sandboxes | map(.shared + .private + .swapped + .zero + .balloon +

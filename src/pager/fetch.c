@@ -1,0 +1,689 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The queue of a layer, and the workers that empty it
+ *
+ * Each layer has workers of its own: a store that is away, or slow, holds only
+ * the threads of the layers that come from it. Idle ones cost their stacks; what
+ * else they need (connection, buffers) they make at their first job and give
+ * back after some idle seconds.
+ *
+ *	demand   the owners in turn, one frame each; frames that touch it in the
+ *	         pack come along when somebody wants them, too
+ *	ahead    a cursor over the frames in the order of the pack, first over
+ *	         what is hot, then over the rest. It takes runs that touch:
+ *	         short ones first, so that the first pages come early and every
+ *	         worker has something, then longer ones, which cost less
+ *
+ * A job is a run of frames that touch. Frames that the cache has are settled
+ * from there, the others are fetched with one request per run of them. Every
+ * frame is reported as soon as its pages are in their places; the cache gets
+ * its copy after that.
+ *
+ * Invariants:
+ *  1. Demand goes first, and prefetch never holds all workers.
+ *  2. A frame is FETCHING from the moment a worker takes it until the poller
+ *     has read the report. Every frame that is taken is reported once.
+ *  3. Nothing that is not verified leaves the worker: not into a layer
+ *     (frame_decode() comes first), not into the cache.
+ *  4. The lock is held to take and to report, never while working.
+ *  5. Who waits for a frame hears from it when its deadline has passed: what
+ *     may pass is tried again until then, and no try begins later.
+ *
+ * What may pass: everything that the store says, even that there is no such
+ * object (a directory whose mount is away says so), because guests that wait
+ * can be helped, and guests that were killed cannot. Not so bytes that are
+ * wrong several times, or a layer's file that takes no more.
+ */
+#include "pager/object.h"
+
+#include "base/clock.h"
+#include "base/guard.h"
+#include "image/cache.h"
+#include "image/frame.h"
+#include "image/reference.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <string.h>
+
+/* Runs of a prefetch: the first of each worker, and then twice as long each
+ * time all have had one, up to STORE_COALESCE. */
+#define AHEAD_BYTES_MIN (1u << 20)
+/* Wrong bytes can come from a cache or a proxy on the way; three times in a row
+ * they are the object's own. */
+#define FETCH_BAD_TRIES 3
+/* Between tries, beyond the store's own ones. */
+#define FETCH_PAUSE_MIN_NS (50 * NS_PER_MS)
+#define FETCH_PAUSE_MAX_NS (2 * NS_PER_SEC)
+/* No point in another try when less than this is left. */
+#define FETCH_LAST_NS (100 * NS_PER_MS)
+/* An idle worker's buffers are 16 MiB. */
+#define FETCH_IDLE_NS (5 * NS_PER_SEC)
+/* Deepest are the store's (TLS) and zstd's. */
+#define FETCH_STACK (1u << 20)
+
+static void timespec_in(struct timespec *t, uint64_t ns)
+{
+	uint64_t at = clock_mono_ns() + ns;
+
+	t->tv_sec = (time_t)(at / NS_PER_SEC);
+	t->tv_nsec = (long)(at % NS_PER_SEC);
+}
+
+/* ---- taking; the lock is held ---- */
+
+static bool fetch_touch(const struct layer *l, uint32_t a, uint32_t b)
+{
+	const struct index_frame *x = layer_stored(l, a),
+				 *y = layer_stored(l, b);
+
+	return x->source == y->source && x->offset + x->stored == y->offset;
+}
+
+static void fetch_add(struct fetch *w, uint32_t id)
+{
+	struct layer_frame *f = &w->layer->frames[id];
+
+	if (frame_state(f) == FRAME_QUEUED)
+		list_del(&f->link);
+	frame_set(f, FRAME_FETCHING);
+	if (w->ahead)
+		f->flags |= FRAME_TAKEN_AHEAD;
+	w->ids[w->n++] = id;
+}
+
+/* The run of frames in @state around place @at, within @most bytes. */
+static void fetch_take_run(struct fetch *w, uint32_t at, enum frame_state state,
+			   uint64_t most)
+{
+	struct layer *l = w->layer;
+	uint32_t low = at, high = at;
+	uint64_t bytes = layer_stored(l, l->order[at])->stored;
+
+	while (low > 0 && high - low + 1 < FETCH_FRAMES_MAX &&
+	       frame_state(&l->frames[l->order[low - 1]]) == state &&
+	       fetch_touch(l, l->order[low - 1], l->order[low])) {
+		bytes += layer_stored(l, l->order[low - 1])->stored;
+		if (bytes > most)
+			break;
+		low--;
+	}
+	while (bytes <= most && high + 1 < l->n_ordered &&
+	       high - low + 1 < FETCH_FRAMES_MAX &&
+	       frame_state(&l->frames[l->order[high + 1]]) == state &&
+	       fetch_touch(l, l->order[high], l->order[high + 1])) {
+		bytes += layer_stored(l, l->order[high + 1])->stored;
+		if (bytes > most)
+			break;
+		high++;
+	}
+	for (uint32_t i = low; i <= high; i++)
+		fetch_add(w, l->order[i]);
+}
+
+static bool fetch_take_demand(struct fetch *w)
+{
+	struct layer *l = w->layer;
+
+	while (!list_empty(&l->turns)) {
+		struct owner *o = list_entry(l->turns.next, struct owner, turn);
+		struct layer_frame *f;
+
+		list_del(&o->turn);
+		if (list_empty(&o->frames)) /* all came along with others */
+			continue;
+		f = list_entry(o->frames.next, struct layer_frame, link);
+		w->ahead = false;
+		fetch_take_run(w, l->rank[f - l->frames], FRAME_QUEUED,
+			       STORE_COALESCE);
+		if (!list_empty(&o->frames))
+			list_add_tail(&l->turns, &o->turn);
+		return true;
+	}
+	return false;
+}
+
+/* Hot memory is the even frames. */
+static bool fetch_ahead_fits(const struct layer *l, uint32_t id)
+{
+	return frame_state(&l->frames[id]) == FRAME_AHEAD &&
+	       (!l->ahead_hot || (id < l->n_memory && id % 2 == 0));
+}
+
+static uint64_t fetch_ahead_bytes(const struct layer *l)
+{
+	unsigned rounds = l->ahead_jobs / l->n_workers;
+
+	return min((uint64_t)AHEAD_BYTES_MIN << min(rounds, 16u),
+		   (uint64_t)STORE_COALESCE);
+}
+
+/* At least one worker is left for demand. */
+static unsigned fetch_ahead_max(const struct layer *l)
+{
+	return max(l->n_workers - max(l->n_workers / 4, 1u), 1u);
+}
+
+static bool fetch_take_ahead(struct fetch *w)
+{
+	struct layer *l = w->layer;
+
+	if (!l->ahead || l->ahead_busy >= fetch_ahead_max(l))
+		return false;
+	for (;;) {
+		while (l->ahead_at < l->n_ordered &&
+		       !fetch_ahead_fits(l, l->order[l->ahead_at]))
+			l->ahead_at++;
+		if (l->ahead_at < l->n_ordered)
+			break;
+		l->ahead_at = 0;
+		if (!l->ahead_hot) {
+			l->ahead = false;
+			return false;
+		}
+		l->ahead_hot = false;
+	}
+	w->ahead = true;
+	fetch_take_run(w, l->ahead_at, FRAME_AHEAD, fetch_ahead_bytes(l));
+	l->ahead_busy++;
+	l->ahead_jobs++;
+	return true;
+}
+
+static bool fetch_take(struct fetch *w)
+{
+	struct layer *l = w->layer;
+	uint64_t asked = UINT64_MAX;
+
+	w->n = 0;
+	if (!fetch_take_demand(w) && !fetch_take_ahead(w))
+		return false;
+	for (unsigned i = 0; i < w->n; i++) {
+		uint64_t t = l->frames[w->ids[i]].asked_ns;
+
+		if (t)
+			asked = min(asked, t);
+	}
+	if (asked == UINT64_MAX)
+		asked = clock_mono_ns();
+	w->deadline_ns = asked + l->engine->config.deadline_ns;
+	memset(w->have, 0, sizeof(w->have));
+	memset(w->keep, 0, sizeof(w->keep));
+	return true;
+}
+
+/* ---- reporting ---- */
+
+static const struct err fetch_no_memory = {
+	.code = ENOMEM,
+	.msg = "out of memory in the pager",
+};
+
+static struct err *fetch_why(const struct err *e)
+{
+	struct err *why = malloc(sizeof(*why));
+
+	if (!why)
+		return (struct err *)(uintptr_t)&fetch_no_memory;
+	*why = *e;
+	return why;
+}
+
+/* Frame @i of the job is settled: @e says how it failed, NULL: it is there. */
+static void fetch_report(struct fetch *w, unsigned i, const struct err *e)
+{
+	struct layer *l = w->layer;
+	struct layer_frame *f = &l->frames[w->ids[i]];
+	struct err *why = e ? fetch_why(e) : NULL;
+	bool first;
+
+	must(!w->have[i]);
+	w->have[i] = true;
+	layer_lock(l);
+	f->why = why;
+	first = list_empty(&l->results);
+	list_add_tail(&l->results, &f->link);
+	layer_unlock(l);
+	if (first)
+		engine_kick(l->engine);
+}
+
+void fetch_why_free(struct err *why)
+{
+	if (why != &fetch_no_memory)
+		free(why);
+}
+
+static void fetch_fail(struct fetch *w, unsigned first, unsigned n,
+		       const struct err *e)
+{
+	for (unsigned i = first; i < first + n; i++)
+		if (!w->have[i])
+			fetch_report(w, i, e);
+}
+
+/* ---- working ---- */
+
+static const char *fetch_image(const struct layer *l,
+			       const struct index_frame *f)
+{
+	return index_source(l->index, f->source)->id;
+}
+
+static int fetch_prepare(struct fetch *w, struct err *e)
+{
+	int r = 0;
+
+	if (!w->coder)
+		r = frame_coder_new(&w->coder);
+	if (r == 0 && !w->buffer) {
+		w->buffer = malloc(STORE_COALESCE);
+		r = w->buffer ? 0 : -ENOMEM;
+	}
+	return r < 0 ? err_errno(e, -r, "make buffers for a fetch") : 0;
+}
+
+/* What an idle worker need not hold. */
+static void fetch_release(struct fetch *w)
+{
+	struct store_conn *conn;
+
+	layer_lock(w->layer);
+	conn = take(w->conn);
+	layer_unlock(w->layer);
+	if (conn)
+		store_conn_free(conn);
+	w->coder = frame_coder_free(w->coder);
+	free(take(w->buffer));
+}
+
+/* The layer's store. Opened by who needs it first: it may be away when a pager
+ * starts, and its guests can wait. */
+static int fetch_store(struct layer *l, struct store **ret, struct err *e)
+{
+	struct store *mine = NULL;
+	int r;
+
+	layer_lock(l);
+	*ret = l->store;
+	layer_unlock(l);
+	if (*ret)
+		return 0;
+	r = store_open(&l->spec, &mine, e);
+	if (r < 0)
+		return r;
+	layer_lock(l);
+	if (!l->store)
+		l->store = take(mine);
+	*ret = l->store;
+	layer_unlock(l);
+	store_free(mine);
+	return 0;
+}
+
+static int fetch_connect(struct fetch *w, struct err *e)
+{
+	struct layer *l = w->layer;
+	struct store_conn *conn = NULL;
+	struct store *store = NULL;
+	int r;
+
+	if (w->conn)
+		return 0;
+	if (!l->has_store)
+		return err_set(e, ENODATA,
+			       "the image is not complete, and has no store");
+	r = fetch_store(l, &store, e);
+	if (r < 0)
+		return r;
+	r = store_connect(store, &conn, e);
+	if (r < 0)
+		return r;
+	layer_lock(l);
+	w->conn = conn;
+	if (l->ending)
+		store_conn_cancel(conn, true);
+	layer_unlock(l);
+	return 0;
+}
+
+/* Verify and place frame @i of the job; -EBADMSG has no sentence yet. */
+static int fetch_place(struct fetch *w, unsigned i, const uint8_t *stored,
+		       struct err *e)
+{
+	struct layer *l = w->layer;
+	uint32_t id = w->ids[i];
+	const struct index_frame *f = layer_stored(l, id);
+	enum index_layer part = layer_part(l, id);
+	const void *raw = NULL;
+	int r = frame_decode(w->coder, f, stored, &raw);
+
+	if (r == -EBADMSG)
+		return r;
+	if (r < 0)
+		return err_errno(e, -r, "decompress a frame");
+	r = frame_place(l->index, part, layer_part_id(l, id), raw,
+			part == INDEX_MEMORY ? l->memory_fd : l->disk_fd);
+	if (r < 0)
+		return err_errno(e, -r, "write %u pages of %s to their layer",
+				 f->pages, index_layer_name(part));
+	PAGER_COUNT(l->stats->filled_bytes, f->pages * (uint64_t)INDEX_PAGE);
+	if (w->ahead)
+		PAGER_COUNT(l->stats->frames_prefetch, 1);
+	else
+		PAGER_COUNT(l->stats->frames_demand, 1);
+	return 0;
+}
+
+/* From the cache; true when the frame is settled, in whatever way. */
+static bool fetch_cached(struct fetch *w, unsigned i)
+{
+	struct layer *l = w->layer;
+	struct cache *c = l->engine->config.cache;
+	const struct index_frame *f = layer_stored(l, w->ids[i]);
+	struct err e = ERR_NULL;
+	int r;
+
+	if (!c ||
+	    !cache_get(c, fetch_image(l, f), f->offset, f->stored, w->buffer))
+		return false;
+	r = fetch_place(w, i, w->buffer, &e);
+	if (r == -EBADMSG) {
+		cache_forget(c, fetch_image(l, f), f->offset, f->stored);
+		PAGER_COUNT(l->stats->bad_frames, 1);
+		return false;
+	}
+	PAGER_COUNT(l->stats->cached_bytes, f->stored);
+	fetch_report(w, i, r < 0 ? &e : NULL);
+	return true;
+}
+
+/* Until @ns have passed; false when the layer ends. */
+static bool fetch_pause(struct fetch *w, uint64_t ns)
+{
+	struct layer *l = w->layer;
+	struct timespec until;
+	bool go;
+
+	timespec_in(&until, ns);
+	layer_lock(l);
+	while (!l->ending)
+		if (pthread_cond_timedwait(&l->end, &l->lock, &until) ==
+		    ETIMEDOUT)
+			break;
+	go = !l->ending;
+	layer_unlock(l);
+	return go;
+}
+
+/* @len bytes at frame @i's offset, tried until the deadline. */
+static int fetch_get(struct fetch *w, unsigned i, size_t len, void *p,
+		     struct err *e)
+{
+	struct layer *l = w->layer;
+	const struct index_frame *f = layer_stored(l, w->ids[i]);
+	char object[REFERENCE_OBJECT_MAX];
+	uint64_t pause_ns = FETCH_PAUSE_MIN_NS, now;
+	unsigned bad = 0;
+	int r;
+
+	reference_pack_object(fetch_image(l, f), object);
+	for (;;) {
+		r = fetch_connect(w, e);
+		if (r == 0)
+			r = store_get(w->conn, object, f->offset, len, p,
+				      w->deadline_ns, e);
+		if (r == 0) {
+			PAGER_COUNT(l->stats->fetched_bytes, len);
+			*e = (struct err)ERR_NULL;
+			return 0;
+		}
+		if (r == -EBADMSG && w->ahead && ++bad == FETCH_BAD_TRIES)
+			return r;
+		if (r == STORE_MISS)
+			r = err_set(e, ENOENT, "%s is not in store %s", object,
+				    l->spec.name);
+		now = clock_mono_ns();
+		if (!l->has_store || now + FETCH_LAST_NS >= w->deadline_ns)
+			return r;
+		/* The last try is near the deadline, however long pauses
+		 * have become. */
+		pause_ns =
+			min(pause_ns, w->deadline_ns - now - FETCH_LAST_NS / 2);
+		if (!fetch_pause(w, pause_ns))
+			return err_set(e, ECANCELED, "the layer is closed");
+		PAGER_COUNT(l->stats->retries, 1);
+		pause_ns = min(pause_ns * 2, (uint64_t)FETCH_PAUSE_MAX_NS);
+	}
+}
+
+static bool fetch_is_near(const struct fetch *w, uint64_t ns)
+{
+	return clock_mono_ns() + ns >= w->deadline_ns;
+}
+
+/* Frame @i came wrong: fetch it by itself. What lies now may be right in a
+ * moment (a proxy with an old object), so who waits for it waits until the
+ * deadline; ahead of demand a few tries will do. */
+static void fetch_again(struct fetch *w, unsigned i, uint8_t *stored)
+{
+	struct layer *l = w->layer;
+	const struct index_frame *f = layer_stored(l, w->ids[i]);
+	uint64_t pause_ns = FETCH_PAUSE_MIN_NS;
+	struct err e = ERR_NULL;
+	int r = -EBADMSG;
+
+	for (unsigned n = 1; r == -EBADMSG; n++) {
+		PAGER_COUNT(l->stats->bad_frames, 1);
+		if ((w->ahead && n >= FETCH_BAD_TRIES) ||
+		    fetch_is_near(w, pause_ns + FETCH_LAST_NS) ||
+		    (n > 1 && !fetch_pause(w, pause_ns)))
+			break;
+		if (n > 1)
+			pause_ns =
+				min(pause_ns * 2, (uint64_t)FETCH_PAUSE_MAX_NS);
+		e = (struct err)ERR_NULL;
+		r = fetch_get(w, i, f->stored, stored, &e);
+		if (r == 0)
+			r = fetch_place(w, i, stored, &e);
+	}
+	if (r == -EBADMSG && !e.code)
+		err_set(&e, EBADMSG,
+			"the pack of image %s in store %s is damaged: %u bytes at %llu are not what the index says",
+			fetch_image(l, f), l->spec.name, f->stored,
+			(unsigned long long)f->offset);
+	w->keep[i] = r == 0;
+	fetch_report(w, i, r < 0 ? &e : NULL);
+}
+
+/* Frames [first, first + n), whose bytes came together: the good ones first,
+ * nobody waits for the others' sake. */
+static void fetch_settle(struct fetch *w, unsigned first, unsigned n,
+			 uint8_t *stored)
+{
+	uint8_t *p = stored;
+
+	for (unsigned i = first; i < first + n; i++) {
+		struct err e = ERR_NULL;
+		int r = fetch_place(w, i, p, &e);
+
+		w->keep[i] = r == 0;
+		w->bad[i] = r == -EBADMSG;
+		if (!w->bad[i])
+			fetch_report(w, i, r < 0 ? &e : NULL);
+		p += layer_stored(w->layer, w->ids[i])->stored;
+	}
+	p = stored;
+	for (unsigned i = first; i < first + n; i++) {
+		if (w->bad[i])
+			fetch_again(w, i, p);
+		p += layer_stored(w->layer, w->ids[i])->stored;
+	}
+}
+
+static void fetch_keep(struct fetch *w, unsigned i, const uint8_t *stored)
+{
+	struct layer *l = w->layer;
+	const struct index_frame *f = layer_stored(l, w->ids[i]);
+
+	if (l->engine->config.cache && w->keep[i])
+		cache_put(l->engine->config.cache, fetch_image(l, f), f->offset,
+			  f->stored, stored);
+}
+
+/* Frames [first, first + n) of the job, which touch, from the store. */
+static void fetch_stored(struct fetch *w, unsigned first, unsigned n)
+{
+	struct layer *l = w->layer;
+	struct err e = ERR_NULL;
+	size_t len = 0, at = 0;
+	int r;
+
+	for (unsigned i = first; i < first + n; i++)
+		len += layer_stored(l, w->ids[i])->stored;
+	must(len <= STORE_COALESCE);
+	r = fetch_get(w, first, len, w->buffer, &e);
+	if (r == -EBADMSG && n > 1) {
+		/* The pack is too short, say: maybe not for all of them. */
+		for (unsigned i = first; i < first + n; i++)
+			fetch_stored(w, i, 1);
+		return;
+	}
+	if (r < 0) {
+		fetch_fail(w, first, n, &e);
+		return;
+	}
+	fetch_settle(w, first, n, w->buffer);
+	for (unsigned i = first; i < first + n; i++) {
+		fetch_keep(w, i, w->buffer + at);
+		at += layer_stored(l, w->ids[i])->stored;
+	}
+}
+
+static void fetch_work(struct fetch *w)
+{
+	struct err e = ERR_NULL;
+	unsigned i, n;
+
+	if (fetch_prepare(w, &e) < 0) {
+		fetch_fail(w, 0, w->n, &e);
+		return;
+	}
+	for (i = 0; i < w->n; i++)
+		fetch_cached(w, i);
+	for (i = 0; i < w->n; i += n) {
+		for (n = 0; i + n < w->n && !w->have[i + n]; n++)
+			;
+		if (n)
+			fetch_stored(w, i, n);
+		else
+			n = 1;
+	}
+}
+
+/* ---- threads ---- */
+
+/* Nothing to take. With buffers, wait only so long; the lock is held. */
+static void fetch_idle(struct fetch *w)
+{
+	struct layer *l = w->layer;
+	struct timespec until;
+
+	if (!w->coder && !w->conn) {
+		must(pthread_cond_wait(&l->work, &l->lock) == 0);
+		return;
+	}
+	timespec_in(&until, FETCH_IDLE_NS);
+	if (pthread_cond_timedwait(&l->work, &l->lock, &until) != ETIMEDOUT)
+		return;
+	layer_unlock(l);
+	fetch_release(w);
+	layer_lock(l);
+}
+
+static void *fetch_main(void *arg)
+{
+	struct fetch *w = arg;
+	struct layer *l = w->layer;
+
+	layer_lock(l);
+	while (!l->ending) {
+		if (!fetch_take(w)) {
+			fetch_idle(w);
+			continue;
+		}
+		layer_unlock(l);
+		fetch_work(w);
+		layer_lock(l);
+		if (w->ahead)
+			l->ahead_busy--;
+	}
+	layer_unlock(l);
+	fetch_release(w);
+	layer_lock(l);
+	l->n_alive--;
+	layer_unlock(l);
+	engine_kick(l->engine);
+	return NULL;
+}
+
+static int fetch_start_one(struct fetch *w)
+{
+	pthread_attr_t attr;
+	int r = pthread_attr_init(&attr);
+
+	if (r)
+		return -r;
+	must(pthread_attr_setstacksize(&attr, FETCH_STACK) == 0);
+	r = pthread_create(&w->thread, &attr, fetch_main, w);
+	must(pthread_attr_destroy(&attr) == 0);
+	if (r == 0) /* for ps only */
+		err_drop(pthread_setname_np(w->thread, "byre-fetch"));
+	return -r;
+}
+
+int fetch_start(struct layer *l, unsigned n, struct err *e)
+{
+	sigset_t all, old;
+	int r = 0;
+
+	l->workers = calloc(n, sizeof(*l->workers));
+	if (!l->workers)
+		return err_errno(e, ENOMEM, "make %u workers", n);
+	/* Before the first of them looks: what a run may be depends on it. */
+	layer_lock(l);
+	l->n_workers = n;
+	sigfillset(&all);
+	must(pthread_sigmask(SIG_SETMASK, &all, &old) == 0);
+	for (unsigned i = 0; i < n && r == 0; i++) {
+		l->workers[i].layer = l;
+		r = fetch_start_one(&l->workers[i]);
+		if (r == 0)
+			l->n_alive++;
+		else
+			l->n_workers = i;
+	}
+	must(pthread_sigmask(SIG_SETMASK, &old, NULL) == 0);
+	layer_unlock(l);
+	return r < 0 ? err_errno(e, -r, "start %u threads", n) : 0;
+}
+
+void fetch_end(struct layer *l)
+{
+	layer_lock(l);
+	l->ending = true;
+	for (unsigned i = 0; i < l->n_workers; i++)
+		if (l->workers[i].conn)
+			store_conn_cancel(l->workers[i].conn, true);
+	must(pthread_cond_broadcast(&l->work) == 0);
+	must(pthread_cond_broadcast(&l->end) == 0);
+	layer_unlock(l);
+}
+
+void fetch_join(struct layer *l)
+{
+	for (unsigned i = 0; i < l->n_workers; i++)
+		must(pthread_join(l->workers[i].thread, NULL) == 0);
+	l->n_workers = 0;
+	free(take(l->workers));
+}

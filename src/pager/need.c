@@ -1,0 +1,157 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Readers of a disk: threads that wait until a range of it is here
+ *
+ * They are the connections of the NBD server. A thread asks for what is missing
+ * itself, under the layer's lock, and sleeps until the poller has settled one
+ * of the frames that it wants; then it looks again.
+ *
+ * Invariants:
+ *  1. What is here costs no lock of the layer: frames are PRESENT by an atomic
+ *     byte that was stored after their pages.
+ *  2. A reader hears of success, failure and end: each of them is signalled
+ *     under the lock, and looked for under the lock.
+ *  3. A failure is told to who waits for that frame at that moment. Who comes
+ *     later asks anew.
+ *  4. All readers are one owner in the layer's queue: they share it with each
+ *     guest's page faults as one more guest would.
+ */
+#include "pager/object.h"
+
+#include "base/clock.h"
+
+#include <errno.h>
+
+/* A thread in layer_need_disk(). */
+struct need {
+	struct list link;
+	uint64_t first, last; /* pages of the disk */
+	int code;
+	pthread_cond_t wake;
+};
+
+/* Does [first, last] need frame @id of the disk? */
+static bool need_wants(const struct layer *l, uint64_t first, uint64_t last,
+		       uint32_t id)
+{
+	uint32_t i = id - l->n_memory;
+	uint64_t chunk = i / 2, page = max(first, chunk * INDEX_CHUNK_PAGES),
+		 end = min(last, (chunk + 1) * INDEX_CHUNK_PAGES - 1);
+
+	for (; page <= end; page++)
+		if (index_in_frame(l->index, INDEX_DISK, i, page))
+			return true;
+	return false;
+}
+
+/* Is some of [first, last] missing? With @ask (and the lock), ask for it. */
+static bool need_missing(struct layer *l, uint64_t first, uint64_t last,
+			 bool ask)
+{
+	uint32_t id = l->n_memory + (uint32_t)(first / INDEX_CHUNK_PAGES) * 2;
+	uint32_t end = l->n_memory + (uint32_t)(last / INDEX_CHUNK_PAGES) * 2;
+	bool missing = false;
+
+	for (; id <= end + 1; id++) {
+		bool has = layer_has(l, id);
+
+		if (has && !(l->frames[id].flags & FRAME_EARLY))
+			continue;
+		if (!need_wants(l, first, last, id))
+			continue;
+		if (has) {
+			layer_used(l, id);
+			continue;
+		}
+		missing = true;
+		if (ask)
+			layer_want_locked(l, id, &l->readers, clock_mono_ns());
+	}
+	return missing;
+}
+
+static int need_wait(struct layer *l, struct need *n)
+{
+	layer_lock(l);
+	list_add_tail(&l->needs, &n->link);
+	for (;;) {
+		if (l->ending || atomic_load(&l->engine->deaf))
+			n->code = -ESHUTDOWN;
+		if (n->code || !need_missing(l, n->first, n->last, true))
+			break;
+		must(pthread_cond_wait(&n->wake, &l->lock) == 0);
+	}
+	list_del(&n->link);
+	layer_unlock(l);
+	return n->code;
+}
+
+static int layer_need(struct layer *l, uint64_t offset, uint64_t len)
+{
+	uint64_t bytes =
+		l->disk_fd < 0 ? 0 : index_layer_bytes(l->index, INDEX_DISK);
+	struct need n = { .first = offset / INDEX_PAGE };
+	int r;
+
+	if (offset > bytes || len > bytes - offset)
+		return -EINVAL;
+	if (!len)
+		return 0;
+	n.last = (offset + len - 1) / INDEX_PAGE;
+	if (!need_missing(l, n.first, n.last, false))
+		return 0;
+	must(pthread_cond_init(&n.wake, NULL) == 0);
+	r = need_wait(l, &n);
+	must(pthread_cond_destroy(&n.wake) == 0);
+	return r;
+}
+
+int layer_need_disk(struct engine *g, uint32_t number, uint64_t offset,
+		    uint64_t len)
+{
+	struct layer *l;
+	bool left;
+	int r;
+
+	engine_lock(g);
+	l = layer_find(g, number);
+	if (l)
+		l->users++;
+	engine_unlock(g);
+	if (!l)
+		return -ESHUTDOWN;
+	r = layer_need(l, offset, len);
+	engine_lock(g);
+	left = --l->users == 0 && g->layers[number] != l;
+	if (left)
+		must(pthread_cond_broadcast(&g->quiet) == 0);
+	engine_unlock(g);
+	if (left)
+		engine_kick(g);
+	return r;
+}
+
+void layer_signal(struct layer *l, uint32_t id, int code)
+{
+	struct need *n, *tmp;
+
+	list_for_each (n, tmp, &l->needs, struct need, link) {
+		if (id < l->n_memory || !need_wants(l, n->first, n->last, id))
+			continue;
+		if (!n->code)
+			n->code = code;
+		must(pthread_cond_signal(&n->wake) == 0);
+	}
+}
+
+void layer_refuse(struct layer *l)
+{
+	struct need *n, *tmp;
+
+	layer_lock(l);
+	list_for_each (n, tmp, &l->needs, struct need, link) {
+		n->code = -ESHUTDOWN;
+		must(pthread_cond_signal(&n->wake) == 0);
+	}
+	layer_unlock(l);
+}
