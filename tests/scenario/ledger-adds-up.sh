@@ -82,7 +82,7 @@ for i in 1 2 3 4 5 6 7 8 9 10; do
 done
 # Was it us? With the herd gone, what is still missing was taken by others.
 if [ -n "$unsure" ]; then
-	byre ls -q | xargs -n 1 byre rm -f
+	byre ls -q | xargs -n 1 "$BYRE" rm -f >/dev/null
 	drift=$((available0 - $(settled)))
 	say "without the herd MemAvailable is off by $((drift / MIB)) MiB"
 	[ $((${drift#-} * 100 / billed)) -gt "${TOLERANCE:-15}" ] ||
