@@ -336,6 +336,38 @@ cache_bake()
 	D=
 }
 
+# ---- an S3 server ----
+
+# A real one, from npm, that checks signatures; installed once. Sets S3 (its
+# endpoint; bucket "herd"), S3_PID, and the keys in the environment.
+s3_start()
+{
+	local npm_dir=$TOP/build/npm
+
+	need node npm
+	export NODE_PATH=$npm_dir/node_modules
+	mkdir -p "$npm_dir"
+	exec 9>"$npm_dir/lock"
+	flock 9
+	if ! cmp -s "$TOP/tests/s3/package.json" "$npm_dir/installed"; then
+		cp "$TOP/tests/s3/package.json" "$npm_dir/"
+		timeout 300 npm install --prefix "$npm_dir" --no-audit \
+			--no-fund --no-package-lock --ignore-scripts \
+			>"$D/npm.log" 2>&1 9>&- ||
+			skip "npm install does not work: $(tail -n 1 "$D/npm.log")"
+		cp "$npm_dir/package.json" "$npm_dir/installed"
+	fi
+	exec 9>&-
+	mkdir "$D/s3"
+	(exec node "$TOP/tests/s3/server.js" "$D/s3" >"$D/s3.port" 2>"$D/s3.log") &
+	S3_PID=$!
+	OURS+=("$S3_PID")
+	until_true 20 "the S3 server says its port" test -s "$D/s3.port"
+	S3=http://127.0.0.1:$(cat "$D/s3.port")
+	export AWS_ACCESS_KEY_ID=S3RVER AWS_SECRET_ACCESS_KEY=S3RVER
+	unset AWS_SESSION_TOKEN http_proxy all_proxy ALL_PROXY
+}
+
 # ---- beginning and ending ----
 
 cleanup()

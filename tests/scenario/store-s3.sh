@@ -5,8 +5,6 @@
 # a large one in parts, an upload that is interrupted and goes on, another
 # that is given up.
 . "$(dirname "$0")/lib.sh"
-need node npm
-
 STORE=$BYRE_BUILD/image/test_store
 [ -x "$STORE" ] || skip "no $STORE: make units"
 D=$(mktemp -d /tmp/byre-sc.XXXXXX)
@@ -14,33 +12,11 @@ trap 'cleanup; exit' EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
-# The server is fetched once.
-npm_dir=$TOP/build/npm
-export NODE_PATH=$npm_dir/node_modules
-mkdir -p "$npm_dir"
-exec 8>"$npm_dir/lock"
-flock 8
-if ! cmp -s "$TOP/tests/s3/package.json" "$npm_dir/installed"; then
-	cp "$TOP/tests/s3/package.json" "$npm_dir/"
-	timeout 300 npm install --prefix "$npm_dir" --no-audit --no-fund \
-		--no-package-lock --ignore-scripts >"$D/npm.log" 2>&1 8>&- ||
-		skip "npm install does not work: $(tail -n 1 "$D/npm.log")"
-	cp "$npm_dir/package.json" "$npm_dir/installed"
-fi
-exec 8>&-
-
-mkdir "$D/data"
-(exec node "$TOP/tests/s3/server.js" "$D/data" >"$D/port" 2>"$D/s3.log") &
-OURS+=($!)
-until_true 20 "the server says its port" test -s "$D/port"
-
-export AWS_ACCESS_KEY_ID=S3RVER AWS_SECRET_ACCESS_KEY=S3RVER
-unset AWS_SESSION_TOKEN http_proxy all_proxy ALL_PROXY
-endpoint=http://127.0.0.1:$(cat "$D/port")
+s3_start
 
 store()
 {
-	timeout 60 "$STORE" --url s3://herd/some/prefix --endpoint "$endpoint" \
+	timeout 60 "$STORE" --url s3://herd/some/prefix --endpoint "$S3" \
 		--ms 20000 "$@"
 }
 
@@ -85,7 +61,7 @@ refused SignatureDoesNotMatch
 AWS_ACCESS_KEY_ID=unknown run store get templates/x 0 10
 refused InvalidAccessKeyId
 run env -u AWS_ACCESS_KEY_ID -u AWS_SECRET_ACCESS_KEY timeout 20 "$STORE" \
-	--url s3://herd/a --endpoint "$endpoint" put b "$D/small"
+	--url s3://herd/a --endpoint "$S3" put b "$D/small"
 refused "no credentials" AWS_ACCESS_KEY_ID
 printf '[default]\naws_access_key_id = S3RVER\naws_secret_access_key = S3RVER\n' \
 	>"$D/keys"
@@ -125,8 +101,8 @@ store get images/b 0 80000000 | cmp - "$D/large" || fail "not what was sent"
 
 # The server goes away.
 run store head images/b
-kill -KILL "${OURS[0]}"
-wait "${OURS[0]}" 2>/dev/null
+kill -KILL "$S3_PID"
+wait "$S3_PID" 2>/dev/null
 run store --ms 1000 head images/b
 refused "deadline" "onnect"
 
