@@ -39,6 +39,7 @@
 #include <linux/userfaultfd.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/uio.h>
 
 /* One read; 32 bytes each. More would let one guest keep the others waiting. */
 #define GUEST_EVENTS 128
@@ -572,12 +573,22 @@ static void guest_events(struct guest *t, const struct uffd_msg *m, unsigned n,
 	guest_fail_all(&failing, NULL);
 }
 
+/* The VMM shares the open file and can make it block, and then everybody's
+ * faults would wait for one guest's. Kernels since 6.10 can be told not to. */
+static ssize_t guest_read(int uffd, void *p, size_t len)
+{
+	struct iovec v = { .iov_base = p, .iov_len = len };
+	ssize_t n = preadv2(uffd, &v, 1, -1, RWF_NOWAIT);
+
+	return n < 0 && errno == EOPNOTSUPP ? read(uffd, p, len) : n;
+}
+
 static void guest_ready(struct source *s, unused uint32_t events,
 			uint64_t now_ns)
 {
 	struct guest *t = container_of(s, struct guest, events);
 	struct uffd_msg m[GUEST_EVENTS] = { 0 };
-	ssize_t n = read(t->uffd, m, sizeof(m));
+	ssize_t n = guest_read(t->uffd, m, sizeof(m));
 
 	if (n < 0 && (errno == EAGAIN || errno == EINTR))
 		return;
