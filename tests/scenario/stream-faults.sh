@@ -85,6 +85,8 @@ at_least "$(byre mem --pager --json | jq '[.layers[].retries] | add')" 5 retries
 # The server itself is gone for a while.
 evict
 kill -KILL "$SERVER"
+# shellcheck disable=SC2034
+QUIET="event=page-lost"
 "$BYRE" exec x -- md5sum -c /mnt/t/sum >"$D/sum" 2>"$D/sum.err" &
 pid=$!
 sleep 3
@@ -146,4 +148,6 @@ if mount -t tmpfs -o size=256k tmpfs "$BYRE_ROOT/cache" 2>/dev/null; then
 	say "cache full: right"
 fi
 kill -KILL "$SERVER"
+# shellcheck disable=SC2034
+QUIET="event=page-lost"
 finish
