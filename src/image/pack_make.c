@@ -2,9 +2,10 @@
 /*
  * Packing: an image becomes an index and a pack
  *
- * The pack is written from its front to its end, in four passes: memory's hot
- * frames, memory's cold ones, the disk's hot ones (today there are none), the
- * disk's cold ones. In a pass PACK_THREADS threads take the chunks in order,
+ * The pack is written from its front to its end, in four passes: the disk's hot
+ * frames, memory's hot ones, memory's cold ones, the disk's cold ones. Hot of
+ * memory is the working set; of the disk its first page, which every VMM reads
+ * to look for a partition table before its guest runs. In a pass PACK_THREADS threads take the chunks in order,
  * read and compress them side by side, and wait for their turn to write:
  *
  *	take    the next chunk        \
@@ -424,7 +425,7 @@ static int maker_layer_init(struct maker *m, enum index_layer l, int fd,
 	return y->shared ? 0 : -ENOMEM;
 }
 
-/* Hot are the pages of the working set that are not zero. */
+/* What is zero is not hot. */
 static int maker_maps(struct maker *m, const struct image *image, struct err *e)
 {
 	const struct bitmap *zero = image_zeromap(image);
@@ -445,6 +446,8 @@ static int maker_maps(struct maker *m, const struct image *image, struct err *e)
 		err_prefix(e, "disk");
 		return r;
 	}
+	if (disk->n && !bitmap_get(disk, 0))
+		bitmap_set(&m->w.hotmap[INDEX_DISK], 0);
 	data = zero->n - bitmap_count(zero) + disk->n - bitmap_count(disk);
 	m->total = data * INDEX_PAGE;
 	return 0;
@@ -477,13 +480,17 @@ static int maker_init(struct maker *m, const struct image *image, struct err *e)
 
 static int maker_pack(struct maker *m, struct err *e)
 {
+	static const struct {
+		enum index_layer layer;
+		bool cold;
+	} passes[] = { { INDEX_DISK, false },
+		       { INDEX_MEMORY, false },
+		       { INDEX_MEMORY, true },
+		       { INDEX_DISK, true } };
 	int r = 0;
 
-	for (unsigned l = 0; r == 0 && l < INDEX_LAYER_COUNT; l++) {
-		r = maker_pass(m, l, false);
-		if (r == 0)
-			r = maker_pass(m, l, true);
-	}
+	for (size_t i = 0; r == 0 && i < nitems(passes); i++)
+		r = maker_pass(m, passes[i].layer, passes[i].cold);
 	if (r < 0) {
 		*e = m->err;
 		return r;

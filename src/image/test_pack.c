@@ -250,7 +250,11 @@ static void test_make(const char *image)
 		      (!in_use(i) ? UINT32_MAX : want + (i % 7 != 0)));
 	}
 	check(index_data_bytes(x, INDEX_MEMORY) == data * INDEX_PAGE);
-	/* Hot frames first and side by side, then the cold ones. */
+	/* The disk's first page, then hot frames side by side, then the cold
+	 * ones. */
+	f = index_frame(x, INDEX_DISK, 0);
+	check(f->pages == 1 && f->offset == 0);
+	hot_end = f->stored;
 	for (unsigned cold = 0; cold < 2; cold++)
 		for (uint32_t i = cold; i < 8; i += 2) {
 			f = index_frame(x, INDEX_MEMORY, i);

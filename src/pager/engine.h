@@ -55,7 +55,7 @@ struct engine_events {
 };
 
 struct engine_config {
-	unsigned workers; /* of each layer. 0: one per two cores, at least 4:
+	unsigned workers; /* of each layer. 0: one per two cores, at least 8:
 			   * they wait more than they work */
 	uint64_t deadline_ns; /* PAGER_DEADLINE_NS */
 	struct cache *cache; /* may be NULL; borrowed */

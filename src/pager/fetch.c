@@ -147,7 +147,7 @@ static bool fetch_take_demand(struct fetch *w)
 static bool fetch_ahead_fits(const struct layer *l, uint32_t id)
 {
 	return frame_state(&l->frames[id]) == FRAME_AHEAD &&
-	       (!l->ahead_hot || (id < l->n_memory && id % 2 == 0));
+	       (!l->ahead_hot || id % 2 == 0);
 }
 
 static uint64_t fetch_ahead_bytes(const struct layer *l)

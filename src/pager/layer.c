@@ -233,7 +233,7 @@ int layer_prefetch(struct engine *g, uint32_t number, bool all, struct err *e)
 	if (!l)
 		return err_set(e, ENOENT, "there is no layer %u", number);
 	layer_lock(l);
-	for (uint32_t id = 0; id < (all ? l->n_frames : l->n_memory); id++) {
+	for (uint32_t id = 0; id < l->n_frames; id++) {
 		struct layer_frame *f = &l->frames[id];
 
 		if (!all && id % 2) /* not hot */

@@ -16,7 +16,7 @@
  *	            MISSING), pidfd. The pager wakes all of its ranges at once.
  *	GUEST_GONE  forget it
  *	LAYER_GONE  forget it; its guests are gone
- *	PREFETCH    fetch ahead of demand: the hot frames of memory, or all of
+ *	PREFETCH    fetch ahead of demand: the hot frames, or all of
  *	            both layers
  *	EVICT       drop clean pages of memory, at most `bytes`
  *

@@ -522,20 +522,10 @@ static void test_killed(pid_t pager)
 
 static void damage(void)
 {
-	guard_dir DIR *d = opendir(path_of("store/images"));
-	struct dirent *x;
-	guard_free char *pack = NULL;
-	guard_fd int fd = -1;
-	uint8_t byte;
+	guard_free char *store = sample_file(top, "store");
+	guard_fd int fd = open(path_of("remote/index"), O_RDONLY | O_CLOEXEC);
 
-	while ((x = readdir(d)) && x->d_name[0] == '.')
-		;
-	check(x);
-	pack = io_path("%s/store/images/%s/pack", top, x->d_name);
-	fd = open(pack, O_RDWR | O_CLOEXEC);
-	check(fd >= 0 && io_pread_full(fd, &byte, 1, 40) == 1);
-	byte ^= 1;
-	check(io_pwrite_full(fd, &byte, 1, 40) == 0);
+	sample_spoil(fd, store);
 }
 
 static void test_remote(void)

@@ -151,3 +151,26 @@ static inline void sample_push(const char *dir, const char *store,
 	place = sample_file(images, index_id(x));
 	check(rename(tmp, place) == 0);
 }
+
+/* One bit of the first frame of memory is not what the index says. */
+static inline void sample_spoil(int index_fd, const char *store)
+{
+	guard_free char *pack = NULL;
+	const struct index_frame *f;
+	struct index *x = NULL;
+	struct err e = ERR_NULL;
+	guard_fd int fd = -1;
+	uint32_t i = 0;
+	uint8_t byte;
+
+	sample_ok(index_open(index_fd, &x, &e), &e);
+	while (!index_frame(x, INDEX_MEMORY, i)->pages)
+		i++;
+	f = index_frame(x, INDEX_MEMORY, i);
+	pack = io_path("%s/images/%s/pack", store, index_id(x));
+	fd = open(pack, O_RDWR | O_CLOEXEC);
+	check(fd >= 0 && io_pread_full(fd, &byte, 1, f->offset + 20) == 1);
+	byte ^= 1;
+	check(io_pwrite_full(fd, &byte, 1, f->offset + 20) == 0);
+	index_free(x);
+}

@@ -423,20 +423,10 @@ static void *test_touch(void *arg)
 
 static void damage(void)
 {
-	guard_free char *pack = NULL, *cache = sample_file(top, "cache");
-	struct index *x = NULL;
+	guard_free char *cache = sample_file(top, "cache");
 	struct err e = ERR_NULL;
-	guard_fd int fd = -1;
-	uint8_t byte;
 
-	sample_ok(index_open(index_fd, &x, &e), &e);
-	pack = io_path("%s/images/%s/pack", store_dir, index_id(x));
-	index_free(x);
-	fd = open(pack, O_RDWR | O_CLOEXEC);
-	check(fd >= 0);
-	check(io_pread_full(fd, &byte, 1, 40) == 1);
-	byte ^= 1;
-	check(io_pwrite_full(fd, &byte, 1, 40) == 0);
+	sample_spoil(index_fd, store_dir);
 	/* Not from what was kept. */
 	sample_ok(io_remove_tree(cache, &e), &e);
 	check(fallocate(memory_fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
