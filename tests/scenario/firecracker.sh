@@ -140,7 +140,8 @@ pager_stop
 
 pack=$(echo "$D"/made/store/images/*/pack)
 own_file "$pack"
-printf 'byre' | dd of="$pack" bs=1 seek=100 conv=notrunc status=none
+# The pack begins with the disk's first page; behind it is memory.
+printf 'byre' | dd of="$pack" bs=1 seek=6000 conv=notrunc status=none
 rm -rf "$D/other/cache"
 export BYRE_PAGER_DEADLINE=3
 pager_start --root "$D/other" --image "$D/other/images/1234"
