@@ -381,12 +381,10 @@ static int nbd_cmd_read(struct nbd_session *s, const struct nbd_request *q)
 	PAGER_COUNT(d->stats->disk_reads, 1);
 	if (d->need(d->arg, offset, len) < 0)
 		return nbd_reply(s, q, NBD_EIO);
+	/* Before it goes out: who has the bytes finds them counted. */
+	PAGER_COUNT(d->stats->disk_read_bytes, len);
 	r = nbd_reply(s, q, 0);
-	if (r == 0)
-		r = nbd_send_data(s, offset, len);
-	if (r == 0)
-		PAGER_COUNT(d->stats->disk_read_bytes, len);
-	return r;
+	return r < 0 ? r : nbd_send_data(s, offset, len);
 }
 
 /* 1: the client is done. */
