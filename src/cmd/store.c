@@ -8,6 +8,7 @@
  */
 #include "cmd/client.h"
 #include "cmd/cmd.h"
+#include "cmd/forget.h"
 #include "cmd/job.h"
 #include "cmd/opt.h"
 #include "cmd/print.h"
@@ -175,24 +176,7 @@ static const struct cmd store_ls = {
 
 static int store_rm_main(int argc, char **argv)
 {
-	static const struct opt none[] = { OPT_END };
-	const struct opt_use use = { .cmd = &store_rm,
-				     .groups = { { none, NULL } },
-				     .min_args = 1,
-				     .max_args = 1 };
-	guard_free char *path = NULL;
-	struct err e = ERR_NULL;
-	int n = 0, r;
-
-	r = opt_parse(&use, argc, argv, &n);
-	if (r)
-		return opt_status(r);
-	path = client_path("/v1/stores/", argv[1], "");
-	if (!path)
-		err_errno(&e, ENOMEM, "remove store %s", argv[1]);
-	else if (client_call("DELETE", path, NULL, NULL, &e) == 0)
-		return CMD_OK;
-	return cmd_fail(&e);
+	return forget_main(&store_rm, "/v1/stores/", "store", argc, argv);
 }
 
 static const struct cmd store_rm = {

@@ -8,6 +8,7 @@
  */
 #include "cmd/client.h"
 #include "cmd/cmd.h"
+#include "cmd/forget.h"
 #include "cmd/opt.h"
 #include "cmd/print.h"
 #include "base/guard.h"
@@ -20,24 +21,8 @@ static const struct cmd template_rm, template_evict;
 
 static int template_rm_main(int argc, char **argv)
 {
-	static const struct opt none[] = { OPT_END };
-	const struct opt_use use = { .cmd = &template_rm,
-				     .groups = { { none, NULL } },
-				     .min_args = 1,
-				     .max_args = 1 };
-	guard_free char *path = NULL;
-	struct err e = ERR_NULL;
-	int n = 0, r;
-
-	r = opt_parse(&use, argc, argv, &n);
-	if (r)
-		return opt_status(r);
-	path = client_path("/v1/templates/", argv[1], "");
-	if (!path)
-		err_errno(&e, ENOMEM, "remove template %s", argv[1]);
-	else if (client_call("DELETE", path, NULL, NULL, &e) == 0)
-		return CMD_OK;
-	return cmd_fail(&e);
+	return forget_main(&template_rm, "/v1/templates/", "template", argc,
+			   argv);
 }
 
 static const struct cmd template_rm = {

@@ -71,7 +71,6 @@ struct pager {
 };
 
 /* talk.c */
-bool talk_open(const struct pager *p);
 /* Say all that is unsaid. */
 void talk_flush(struct pager *p);
 /* It was said that this is here, and now it is not. */

@@ -41,7 +41,7 @@
 
 /* ---- saying ---- */
 
-bool talk_open(const struct pager *p)
+static bool talk_open(const struct pager *p)
 {
 	return p->control.loop && !p->left;
 }

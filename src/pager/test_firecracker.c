@@ -131,27 +131,6 @@ static int machine_connect(const char *path)
 	return fd;
 }
 
-static void machine_send(int fd, const void *p, size_t len, const int *fds,
-			 size_t n)
-{
-	union {
-		char bytes[CMSG_SPACE(8 * sizeof(int))];
-		struct cmsghdr align;
-	} space = { 0 };
-	struct iovec v = { (void *)(uintptr_t)p, len };
-	struct msghdr h = { .msg_iov = &v, .msg_iovlen = 1 };
-
-	if (n) {
-		h.msg_control = &space;
-		h.msg_controllen = CMSG_SPACE(n * sizeof(int));
-		CMSG_FIRSTHDR(&h)->cmsg_level = SOL_SOCKET;
-		CMSG_FIRSTHDR(&h)->cmsg_type = SCM_RIGHTS;
-		CMSG_FIRSTHDR(&h)->cmsg_len = CMSG_LEN(n * sizeof(int));
-		memcpy(CMSG_DATA(CMSG_FIRSTHDR(&h)), fds, n * sizeof(int));
-	}
-	check(sendmsg(fd, &h, MSG_NOSIGNAL) == (ssize_t)len);
-}
-
 /* serde's output: keys in the struct's order, no spaces. */
 static void machine_json(const struct machine *m, const char *version,
 			 char *out, size_t size)
@@ -284,7 +263,7 @@ static int client_run(const char *path, const char *memory, const char *version)
 
 	machine_json(&m, version, json, sizeof(json));
 	m.fd = machine_connect(path);
-	machine_send(m.fd, json, strlen(json), &m.uffd, 1);
+	sample_send(m.fd, json, strlen(json), &m.uffd, 1);
 	if (!strcmp(version, "1.1") || !strcmp(version, "1.7"))
 		close(m.fd); /* kept open since 1.12 */
 	if (!strcmp(version, "linger")) {
@@ -313,24 +292,24 @@ static void bad_send(const struct machine *m, const char *how, const char *json)
 	check(big);
 	snprintf(copy, sizeof(copy), "%s", json);
 	if (!strcmp(how, "no-fd")) {
-		machine_send(m->fd, json, strlen(json), NULL, 0);
+		sample_send(m->fd, json, strlen(json), NULL, 0);
 		shutdown(m->fd, SHUT_WR);
 	} else if (!strcmp(how, "two-fds")) {
-		machine_send(m->fd, json, strlen(json), two, 2);
+		sample_send(m->fd, json, strlen(json), two, 2);
 	} else if (!strcmp(how, "other-fd")) {
-		machine_send(m->fd, json, strlen(json), &null, 1);
+		sample_send(m->fd, json, strlen(json), &null, 1);
 	} else if (!strcmp(how, "no-json")) {
 		copy[3] = '\0';
-		machine_send(m->fd, "hello", 5, &m->uffd, 1);
+		sample_send(m->fd, "hello", 5, &m->uffd, 1);
 	} else if (!strcmp(how, "half")) {
-		machine_send(m->fd, json, strlen(json) / 2, &m->uffd, 1);
+		sample_send(m->fd, json, strlen(json) / 2, &m->uffd, 1);
 		shutdown(m->fd, SHUT_WR);
 	} else if (!strcmp(how, "outside")) {
 		snprintf(copy, sizeof(copy),
 			 "[{\"base_host_virt_addr\":%" PRIu64
 			 ",\"size\":%" PRIu64 ",\"offset\":4096}]",
 			 (uint64_t)(uintptr_t)m->region[0].p, m->bytes);
-		machine_send(m->fd, copy, strlen(copy), &m->uffd, 1);
+		sample_send(m->fd, copy, strlen(copy), &m->uffd, 1);
 	} else if (!strcmp(how, "endless")) {
 		memset(big, ' ', HANDSHAKE_BYTES_MAX + 4096);
 		/* It may be closed upon us in the middle. */

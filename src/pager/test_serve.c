@@ -92,22 +92,7 @@ static void ends(void)
 
 static void say_raw(const void *p, size_t len, const int *fds, size_t n)
 {
-	union {
-		char bytes[CMSG_SPACE(8 * sizeof(int))];
-		struct cmsghdr align;
-	} space = { 0 };
-	struct iovec v = { (void *)(uintptr_t)p, len };
-	struct msghdr h = { .msg_iov = &v, .msg_iovlen = 1 };
-
-	if (n) {
-		h.msg_control = &space;
-		h.msg_controllen = CMSG_SPACE(n * sizeof(int));
-		CMSG_FIRSTHDR(&h)->cmsg_level = SOL_SOCKET;
-		CMSG_FIRSTHDR(&h)->cmsg_type = SCM_RIGHTS;
-		CMSG_FIRSTHDR(&h)->cmsg_len = CMSG_LEN(n * sizeof(int));
-		memcpy(CMSG_DATA(CMSG_FIRSTHDR(&h)), fds, n * sizeof(int));
-	}
-	check(sendmsg(control, &h, MSG_NOSIGNAL) == (ssize_t)len);
+	sample_send(control, p, len, fds, n);
 }
 
 static void say(struct pager_message m, const int *fds, size_t n)

@@ -11,40 +11,7 @@
 #include <string.h>
 
 #include "base/test.h"
-
-static long sweep_left = -1; /* allocations until one fails; < 0: none does */
-static bool sweep_failed;
-static long sweep_balance;
-
-static bool sweep_now(void)
-{
-	if (sweep_left < 0 || sweep_left-- > 0)
-		return false;
-	sweep_failed = true;
-	return true;
-}
-
-static void *sweep_calloc(size_t n, size_t size)
-{
-	void *p = sweep_now() ? NULL : calloc(n, size);
-
-	sweep_balance += p != NULL;
-	return p;
-}
-
-static void *sweep_realloc(void *old, size_t size)
-{
-	void *p = sweep_now() ? NULL : realloc(old, size);
-
-	sweep_balance += p && !old;
-	return p;
-}
-
-static void sweep_free(void *p)
-{
-	sweep_balance -= p != NULL;
-	free(p);
-}
+#include "base/test_sweep.h"
 
 #define calloc sweep_calloc
 #define realloc sweep_realloc

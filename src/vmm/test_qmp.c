@@ -12,44 +12,11 @@
 #include <string.h>
 
 #include "base/test.h"
-
-static long sweep_left = -1; /* allocations until one fails; < 0: none does */
-static bool sweep_failed;
-static long sweep_balance;
-
-static bool sweep_now(void)
-{
-	if (sweep_left < 0 || sweep_left-- > 0)
-		return false;
-	sweep_failed = true;
-	return true;
-}
-
-static void *sweep_calloc(size_t n, size_t size)
-{
-	void *p = sweep_now() ? NULL : calloc(n, size);
-
-	sweep_balance += p != NULL;
-	return p;
-}
-
-static void *sweep_realloc(void *old, size_t size)
-{
-	void *p = sweep_now() ? NULL : realloc(old, size);
-
-	sweep_balance += p && !old;
-	return p;
-}
+#include "base/test_sweep.h"
 
 static void *sweep_malloc(size_t size)
 {
 	return sweep_realloc(NULL, size);
-}
-
-static void sweep_free(void *p)
-{
-	sweep_balance -= p != NULL;
-	free(p);
 }
 
 /* guard_free frees what jansson allocated, in guard.h: before the macros. */
