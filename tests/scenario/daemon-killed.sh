@@ -103,7 +103,7 @@ run byre rm s2
 expect 0
 # Logs go on.
 byre exec s3 -- sh -c 'echo after adoption >/dev/console'
-until_true 5 "the console is kept" eval 'byre logs s3 | grep -q "after adoption"'
+until_true 5 "the console is kept" has_line "after adoption" byre logs s3
 # New ones can be made beside the adopted ones.
 run byre create base --name s2
 expect 0

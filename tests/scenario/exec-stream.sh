@@ -134,7 +134,7 @@ shown()
 {
 	local end=$((SECONDS + 20))
 
-	until tr -d '\r' <"$D/out" | grep -q "$1"; do
+	until grep -q "$1" <(tr -d '\r' <"$D/out"); do
 		[ $SECONDS -lt $end ] || return
 		sleep 0.1
 	done

@@ -67,7 +67,7 @@ refused()
 
 no_uffd()
 {
-	! find "/proc/$PAGER/fd" -lname '*userfaultfd*' | grep -q .
+	[ -z "$(find "/proc/$PAGER/fd" -lname '*userfaultfd*')" ]
 }
 
 # ---- all versions, at once, beside the daemon ----

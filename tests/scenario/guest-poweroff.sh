@@ -27,7 +27,7 @@ until_true 15 "panic has ended" eval '[ "$(get panic .state)" != running ]'
 same "$(get panic .state)" failed "state of panic"
 same "$(get reboot .state)" exited "state of reboot"
 [[ $(get panic .cause) == *panicked*sysrq* ]] || fail "cause: $(get panic .cause)"
-byre logs panic | grep -q 'Kernel panic' || fail "no panic in the log of panic"
+has_line 'Kernel panic' byre logs panic || fail "no panic in the log of panic"
 say "$(byre ls --json | jq -r 'map("\(.name): \(.state), \(.cause)") | join("; ")')"
 for n in off reboot panic; do
 	same "$(get $n .pid)" null "pid of $n"

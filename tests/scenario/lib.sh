@@ -146,6 +146,17 @@ at_least()
 	[ "$1" -ge "$2" ] || fail "$3: $1 is less than $2"
 }
 
+# Has the output of a command a line like $1? All of it is read: `| grep -q`
+# ends at the first such line, the command then fails in writing the rest, and
+# with pipefail so does the pipe.
+has_line()
+{
+	local pattern=$1
+
+	shift
+	"$@" >"$D/lines" && grep -aq -- "$pattern" "$D/lines"
+}
+
 # Until the command succeeds, at most $1 seconds; what: $2.
 until_true()
 {

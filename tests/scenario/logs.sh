@@ -9,7 +9,7 @@ begin base
 id=$(byre create base --name talker) || fail "create"
 byre create base --name other >/dev/null || fail "create"
 byre exec talker -- sh -c 'for i in 1 2 3; do echo line $i >/dev/console; done'
-until_true 5 "the log has line 3" eval 'byre logs talker | grep -q "line 3"'
+until_true 5 "the log has line 3" has_line "line 3" byre logs talker
 same "$(byre logs talker | grep -c '^line [123]')" 3 "lines in the log"
 
 byre logs -f talker >"$D/follow" &
@@ -42,15 +42,15 @@ kill $flood
 wait $flood 2>/dev/null
 # Binary rubbish and long lines are only bytes.
 byre exec talker -- sh -c 'head -c 200000 /dev/urandom >/dev/console; echo; echo the end >/dev/console'
-until_true 20 "the end is in the log" eval 'byre logs talker | grep -aq "the end"'
+until_true 20 "the end is in the log" has_line "the end" byre logs talker
 byre rm -f other || fail "rm"
 kill -KILL "$(get talker .pid)"
 until_true 5 "talker failed" state_is talker failed
 until_true 5 "logs -f ends with the sandbox" eval "! kill -0 $follow 2>/dev/null"
-byre logs talker | grep -aq "the end" || fail "the log is gone with the VMM"
+has_line "the end" byre logs talker || fail "the log is gone with the VMM"
 daemon_stop
 daemon_start
-byre logs talker | grep -aq "the end" || fail "the log is gone after a restart"
+has_line "the end" byre logs talker || fail "the log is gone after a restart"
 run timeout 10 "$BYRE" logs -f talker
 expect 0
 finish
