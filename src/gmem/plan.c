@@ -184,6 +184,11 @@ void plan_set_streamed(struct plan *p)
 	p->flags |= PLAN_STREAMED;
 }
 
+void plan_set_exact(struct plan *p)
+{
+	p->flags |= PLAN_EXACT;
+}
+
 static int plan_write(const struct plan *p, const struct gmem_plan *head,
 		      int fd, struct err *e)
 {
@@ -216,6 +221,10 @@ int plan_finish(struct plan *p, int *ret_fd, struct err *e)
 	if (p->mode == PLAN_SHARED && p->flags & PLAN_STREAMED)
 		return err_set(e, EINVAL,
 			       "plan: a shared layer cannot be streamed");
+	if (p->flags & PLAN_EXACT &&
+	    (p->mode == PLAN_SHARED || p->flags & PLAN_STREAMED))
+		return err_set(e, EINVAL,
+			       "plan: exact, and shared or streamed");
 	head.magic = PLAN_MAGIC;
 	head.version = PLAN_VERSION;
 	head.mode = p->mode;

@@ -42,7 +42,10 @@
 /* The layer is a memfd that is still being filled: the shim arms its extents
  * with a userfaultfd (missing pages) and hands that to the daemon. */
 #define PLAN_STREAMED 1u
-#define PLAN_FLAGS PLAN_STREAMED /* all there are */
+/* Only pages that are touched are to be mapped, not their neighbours too, where
+ * the kernel can do that (6.7): for learning a working set. */
+#define PLAN_EXACT 2u
+#define PLAN_FLAGS (PLAN_STREAMED | PLAN_EXACT) /* all there are */
 
 /* Environment of the VMM: number of the plan's fd; number of the fd of layer 0
  * (a plan of this version has at most one layer). */
@@ -103,7 +106,7 @@ struct gmem_plan {
 	uint64_t magic;
 	uint32_t version;
 	uint32_t mode; /* enum plan_mode */
-	uint32_t flags; /* PLAN_STREAMED */
+	uint32_t flags; /* PLAN_FLAGS */
 	uint32_t pad;
 	uint64_t ram_bytes;
 	uint32_t n_extents;
@@ -132,6 +135,9 @@ int plan_populate(struct plan *p, uint64_t start, uint64_t len) must_check;
 /* Its layer is still being filled: PLAN_STREAMED. Not for a shared plan, which
  * plan_finish() then refuses. */
 void plan_set_streamed(struct plan *p);
+/* PLAN_EXACT. Best effort: without it more is mapped than was touched. Neither
+ * for a shared plan nor for a streamed one. */
+void plan_set_exact(struct plan *p);
 
 /* Write it to a sealed-size memfd: *ret_fd is the caller's. The extents must
  * cover the RAM exactly. */

@@ -109,7 +109,7 @@ struct shim {
 	uint8_t *surrendered; /* bitmap, shared with the daemon */
 	/* copies: judged once, then not read from shared memory again */
 	enum plan_mode mode;
-	bool streamed;
+	uint32_t flags; /* of the plan */
 	uint64_t ram_bytes;
 	uint32_t n_extents;
 	uint32_t n_populate;
@@ -296,6 +296,9 @@ static void shim_map_plan(int fd)
 		shim_refuse(0, EINVAL, "flags %#x", head.flags);
 	if (head.mode == PLAN_SHARED && head.flags & PLAN_STREAMED)
 		shim_refuse(0, EINVAL, "streamed, and shared");
+	if (head.flags & PLAN_EXACT &&
+	    (head.mode == PLAN_SHARED || head.flags & PLAN_STREAMED))
+		shim_refuse(0, EINVAL, "exact, and shared or streamed");
 	if (!span_ok(0, head.ram_bytes, PLAN_RAM_MAX))
 		shim_refuse(0, EINVAL, "%llu bytes of RAM",
 			    (unsigned long long)head.ram_bytes);
@@ -315,7 +318,7 @@ static void shim_map_plan(int fd)
 			    (unsigned long long)head.populate_offset);
 
 	shim.mode = head.mode;
-	shim.streamed = head.flags & PLAN_STREAMED;
+	shim.flags = head.flags;
 	shim.ram_bytes = head.ram_bytes;
 	shim.n_extents = head.n_extents;
 	shim.n_populate = head.n_populate;
@@ -404,7 +407,7 @@ __attribute__((constructor)) void byre_gmem_start(void)
 	if (p == MAP_FAILED)
 		shim_refuse(0, errno, "mmap: %m");
 	shim.replaced = p;
-	shim_uffd_start(shim.streamed,
+	shim_uffd_start(shim.flags,
 			(int[]){ fd, shim.layer_fd, shim.ram_fd }, 3);
 	shim_no_huge_pages();
 	shim.active = true;
@@ -437,12 +440,18 @@ static void shim_set_ram(char *ram)
 /* Before anything else can touch it: see invariant 8. */
 static void shim_arm(char *ram)
 {
-	if (!shim.streamed)
-		return;
-	for (uint32_t i = 0; i < shim.n_extents; i++)
-		if (shim.extents[i].kind == PLAN_LAYER)
-			shim_uffd_arm(ram, &shim.extents[i], i);
-	shim_uffd_hand_over(ram, shim.ram_bytes);
+	for (uint32_t i = 0; i < shim.n_extents; i++) {
+		const struct gmem_extent *x = &shim.extents[i];
+
+		if (x->kind != PLAN_LAYER)
+			continue;
+		if (shim.flags & PLAN_STREAMED)
+			shim_uffd_arm(ram, x, i);
+		else if (shim.flags & PLAN_EXACT)
+			shim_uffd_exact(ram, x);
+	}
+	if (shim.flags & PLAN_STREAMED)
+		shim_uffd_hand_over(ram, shim.ram_bytes);
 }
 
 /* Best effort: whatever is not mapped now will fault later. */
@@ -676,7 +685,7 @@ static int shim_discard_run(uint64_t from, uint64_t to, bool anon)
 	if (anon)
 		return sys_madvise(shim.ram + from * PLAN_PAGE,
 				   (to - from) * PLAN_PAGE, MADV_DONTNEED);
-	if (shim.streamed)
+	if (shim.flags & PLAN_STREAMED)
 		return shim_zero(from, to);
 	shim_replace(from, to);
 	return 0;

@@ -20,6 +20,9 @@
  * maps the layer's page again: then it is dropped again, SHIM_ZERO_TRIES times,
  * after which it is zeroed by writing.
  *
+ * With an exact plan the layer is a whole file and nobody waits for anything: a
+ * registration turns off the kernel's mapping of neighbours, no more.
+ *
  * Invariants
  *  1. Armed are exactly the layer extents, each wholly, before anybody else can
  *     touch them. Zero extents are anonymous: they raise no event and the
@@ -38,6 +41,7 @@
  */
 #include "gmem/shim_uffd.h"
 #include "gmem/plan.h"
+#include "base/uapi.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -97,13 +101,30 @@ static void shim_uffd_place(int fd, int number, const int *taken, int n)
 	uffd.fd = number;
 }
 
-void shim_uffd_start(bool streamed, const int *taken, int n)
+/* Write protection that asks nobody: no page is ever protected, but what is
+ * registered for it the kernel maps page by page
+ * (tests/kernel/wp_async_no_fault_around.c). Nobody needs a privilege for that. */
+static int shim_uffd_new_exact(void)
+{
+	struct uffdio_api api = { .api = UFFD_API,
+				  .features = UFFD_FEATURE_WP_ASYNC };
+	int fd = (int)syscall(SYS_userfaultfd,
+			      O_CLOEXEC | O_NONBLOCK | UFFD_USER_MODE_ONLY);
+
+	if (fd >= 0 && ioctl(fd, UFFDIO_API, &api) < 0) {
+		close(fd);
+		fd = -1;
+	}
+	return fd;
+}
+
+void shim_uffd_start(uint32_t flags, const int *taken, int n)
 {
 	int dev = shim_env_fd(PLAN_ENV_UFFD_DEV);
 	int sock = shim_env_fd(PLAN_ENV_UFFD_SOCK);
 	int number = shim_env_fd(PLAN_ENV_UFFD);
 
-	if (streamed) {
+	if (flags & PLAN_STREAMED) {
 		if (sock < 0 || number < 0)
 			shim_refuse(0, EINVAL, "streamed, but %s is not set",
 				    sock < 0 ? PLAN_ENV_UFFD_SOCK
@@ -116,6 +137,8 @@ void shim_uffd_start(bool streamed, const int *taken, int n)
 	} else if (sock >= 0) {
 		close(sock);
 	}
+	if (flags & PLAN_EXACT)
+		uffd.fd = shim_uffd_new_exact();
 	if (dev >= 0)
 		close(dev);
 }
@@ -132,6 +155,19 @@ void shim_uffd_arm(char *ram, const struct gmem_extent *x, uint32_t i)
 	if (ioctl(uffd.fd, UFFDIO_REGISTER, &r) < 0)
 		shim_refuse(i, errno, "extent %u: userfaultfd: register: %m",
 			    i);
+}
+
+void shim_uffd_exact(char *ram, const struct gmem_extent *x)
+{
+	struct uffdio_register r = {
+		.range = { .start = (uintptr_t)ram + x->start, .len = x->len },
+		.mode = UFFDIO_REGISTER_MODE_WP,
+	};
+
+	if (uffd.fd >= 0 && ioctl(uffd.fd, UFFDIO_REGISTER, &r) < 0) {
+		close(uffd.fd);
+		uffd.fd = -1;
+	}
 }
 
 void shim_uffd_hand_over(const char *ram, uint64_t ram_bytes)

@@ -24,12 +24,15 @@ int shim_env_fd(const char *name);
 
 /* ---- of shim_uffd.c ---- */
 
-/* From the constructor. @streamed: the plan wants it, so make it; otherwise
+/* From the constructor. @flags: of the plan. PLAN_STREAMED: make it; otherwise
  * what the environment passed for it is closed. @taken: numbers of fds that
  * are in use, n of them. */
-void shim_uffd_start(bool streamed, const int *taken, int n);
+void shim_uffd_start(uint32_t flags, const int *taken, int n);
 /* Arm extent number @i of the mapped RAM. */
 void shim_uffd_arm(char *ram, const struct gmem_extent *x, uint32_t i);
+/* Have extent @x of the mapped RAM mapped as it is touched, without neighbours;
+ * a kernel that cannot is not asked again. */
+void shim_uffd_exact(char *ram, const struct gmem_extent *x);
 /* All are armed: tell the daemon. */
 void shim_uffd_hand_over(const char *ram, uint64_t ram_bytes);
 /* Make [addr, addr + len) of an armed extent, whole pages whose contents were

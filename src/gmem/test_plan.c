@@ -82,6 +82,12 @@ static void test_shared(void)
 	plan_set_streamed(p);
 	check(plan_finish(p, &fd, &e) == -EINVAL && strstr(e.msg, "streamed"));
 	plan_free(p);
+	/* nor to learn from */
+	check(plan_new(PLAN_SHARED, P, &p, &e) == 0);
+	check(plan_add(p, PLAN_LAYER, P, 0) == 0);
+	plan_set_exact(p);
+	check(plan_finish(p, &fd, &e) == -EINVAL && strstr(e.msg, "exact"));
+	plan_free(p);
 }
 
 static void test_layout(void)

@@ -13,14 +13,18 @@
 #include "base/digest.h"
 #include "base/guard.h"
 #include "base/test.h"
+#include "base/uapi.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <linux/userfaultfd.h>
 #include <pthread.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 
 #define P PLAN_PAGE
 #define FD_PLAN 100
@@ -221,17 +225,58 @@ static void child_unfixed(void)
 }
 
 /* Populated pages are mapped before the guest runs, and still the file's. */
+#define PRESENT (1ull << 63)
+#define OF_A_FILE (1ull << 61)
+
+/* What /proc/self/pagemap says of pages [@page, @page + @n) of the RAM. */
+static void entries(const struct vmm *m, uint64_t page, uint64_t n,
+		    uint64_t *ret)
+{
+	guard_fd int fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+
+	check(fd >= 0);
+	check(pread(fd, ret, n * 8,
+		    (off_t)((uintptr_t)m->ram / P + page) * 8) ==
+	      (ssize_t)(n * 8));
+}
+
 static void child_populate(void)
 {
 	struct vmm m = vmm_start(RAM_PAGES);
 	uint64_t entry;
-	guard_fd int fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
 
-	check(fd >= 0);
-	check(pread(fd, &entry, 8, (off_t)((uintptr_t)m.ram / P + 700) * 8) ==
-	      8);
-	check(entry >> 63 & 1); /* present */
-	check(entry >> 61 & 1); /* of a file */
+	entries(&m, 700, 1, &entry);
+	check(entry & PRESENT && entry & OF_A_FILE);
+}
+
+/* Has it UFFD_FEATURE_WP_ASYNC (6.7)? The shim does without, less exactly. */
+static bool kernel_is_exact(void)
+{
+	struct uffdio_api api = { .api = UFFD_API,
+				  .features = UFFD_FEATURE_WP_ASYNC };
+	guard_fd int fd = (int)syscall(SYS_userfaultfd,
+				       O_CLOEXEC | UFFD_USER_MODE_ONLY);
+
+	return fd >= 0 && ioctl(fd, UFFDIO_API, &api) == 0;
+}
+
+/* Read, written and discarded pages are there, and no others. */
+static void child_exact(void)
+{
+	struct vmm m = vmm_start(RAM_PAGES);
+	uint64_t e[RAM_PAGES], n = 0;
+
+	check(page_is(&m, 600, page_mark(600)));
+	memset(m.ram + 650 * P, 0x5a, P);
+	check(page_is(&m, 700, page_mark(700)));
+	check(give(&m, 700, 1, MADV_DONTNEED) == 0 && page_zero(&m, 700));
+	entries(&m, 0, RAM_PAGES, e);
+	for (uint64_t i = 0; i < RAM_PAGES; i++)
+		n += (e[i] & PRESENT) != 0;
+	check(e[600] & PRESENT && e[600] & OF_A_FILE);
+	check(e[650] & PRESENT && !(e[650] & OF_A_FILE));
+	check(page_is(&m, 601, page_mark(601)));
+	check(n == 3 || !kernel_is_exact());
 }
 
 static void child_refusals(void)
@@ -512,6 +557,7 @@ static const struct story stories[] = {
 	{ "splits", child_splits },     { "threads", child_threads },
 	{ "shared", child_shared },     { "empty", child_empty },
 	{ "inert", child_inert },       { "bad", child_bad },
+	{ "exact", child_exact },
 };
 
 /* The shim is built beside the tests. */
@@ -632,6 +678,23 @@ static int usual_plan(void)
 	return fd;
 }
 
+/* Nothing populated. */
+static int exact_plan(void)
+{
+	struct err e = ERR_NULL;
+	struct plan *p = NULL;
+	int fd = -1;
+
+	check(plan_new(PLAN_PRIVATE, RAM_PAGES * P, &p, &e) == 0);
+	check(plan_add(p, PLAN_ZERO, LAYER_B * P, 0) == 0);
+	check(plan_add(p, PLAN_LAYER, (RAM_PAGES - LAYER_B) * P,
+		       OFFSET_B * P) == 0);
+	plan_set_exact(p);
+	check(plan_finish(p, &fd, &e) == 0);
+	plan_free(p);
+	return fd;
+}
+
 static int one_extent_plan(enum plan_mode mode, enum plan_kind kind,
 			   uint64_t pages)
 {
@@ -663,6 +726,15 @@ static void test_private(void)
 		check(digest_of_fd(l.fd, after, &e) == 0);
 		check_str(after, before);
 	}
+	layer_close(&l);
+}
+
+static void test_exact(void)
+{
+	struct layer l = layer_new(LAYER_PAGES, 0);
+	guard_fd int fd = exact_plan();
+
+	check(run("exact", fd, l.ro_fd, -1) == 0);
 	layer_close(&l);
 }
 
@@ -741,7 +813,8 @@ static const struct spoil spoils[] = {
 	HEAD(version, 9, "version 9"),
 	HEAD(version, 1, "version 1"),
 	HEAD(mode, 7, "mode 7"),
-	HEAD(flags, 2, "flags 0x2"),
+	HEAD(flags, 4, "flags 0x4"),
+	HEAD(flags, PLAN_EXACT | PLAN_STREAMED, "exact, and"),
 	HEAD(flags, PLAN_STREAMED, "streamed, but"),
 	HEAD(ram_bytes, 0, "bytes of RAM"),
 	HEAD(ram_bytes, RAM_PAGES *P + 1, "bytes of RAM"),
@@ -823,6 +896,7 @@ int main(int argc, char **argv)
 		}
 	check(argc == 1);
 	test_private();
+	test_exact();
 	test_splits();
 	test_shared();
 	test_empty();

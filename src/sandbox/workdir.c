@@ -253,6 +253,8 @@ static int workdir_plan(struct workdir *w, struct image *image,
 				  &x);
 		if (layer)
 			plan_set_streamed(x.plan);
+		else if (w->exact)
+			plan_set_exact(x.plan);
 		if (r == 0)
 			r = workdir_populate(x.plan, layer,
 					     image_workingset(image));

@@ -31,6 +31,7 @@ struct workdir {
 	struct vmm_disk disk;
 	int layer_fd; /* owned only with a private copy */
 	bool layer_owned;
+	bool exact; /* a PLAN_EXACT plan, to learn a working set */
 	int plan_fd;
 	int state_fd;
 	int control_fd, agent_fd, console_fd; /* listening */

@@ -9,7 +9,8 @@
  *	         is in memory and what only booting touched is not; squeeze
  *	SAVE     pause, device state to a file, VMM off
  *	SEAL     (worker) zero map, overlay, digests, manifest
- *	TRIAL    restore it TRIALS times, note which pages are touched
+ *	TRIAL    restore it TRIALS times, note which pages are touched (and only
+ *	         those: the kernel's mapping of neighbours is off, PLAN_EXACT)
  *	PUBLISH  (worker) seal again with the working set; rename, record
  *
  * Everything lies below ROOT/sandboxes/<bake id> until the last rename, and the
@@ -735,6 +736,7 @@ static void bake_trial(struct bake *b)
 		bake_fail(b, &e);
 		return;
 	}
+	b->trial.exact = true;
 	b->trial_open = true;
 	b->next_warm = 0;
 	bake_work(b, bake_trial_prepare_run, bake_trial_start);
