@@ -106,8 +106,8 @@ static int root_mount_overlay(const char *device, const char *type)
 
 static int root_mount_writable(const char *device, const char *type)
 {
-	if (!strcmp(type, "ext4") && mount(device, "/root", type, MS_NOATIME,
-					   ROOT_EXT4_QUIET) == 0)
+	if (!strcmp(type, "ext4") &&
+	    mount(device, "/root", type, MS_NOATIME, ROOT_EXT4_QUIET) == 0)
 		return 0;
 	return mount(device, "/root", type, MS_NOATIME, NULL) < 0 ? -errno : 0;
 }

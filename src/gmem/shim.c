@@ -407,8 +407,8 @@ __attribute__((constructor)) void byre_gmem_start(void)
 	if (p == MAP_FAILED)
 		shim_refuse(0, errno, "mmap: %m");
 	shim.replaced = p;
-	shim_uffd_start(shim.flags,
-			(int[]){ fd, shim.layer_fd, shim.ram_fd }, 3);
+	shim_uffd_start(shim.flags, (int[]){ fd, shim.layer_fd, shim.ram_fd },
+			3);
 	shim_no_huge_pages();
 	shim.active = true;
 }

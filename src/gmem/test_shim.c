@@ -254,8 +254,8 @@ static bool kernel_is_exact(void)
 {
 	struct uffdio_api api = { .api = UFFD_API,
 				  .features = UFFD_FEATURE_WP_ASYNC };
-	guard_fd int fd = (int)syscall(SYS_userfaultfd,
-				       O_CLOEXEC | UFFD_USER_MODE_ONLY);
+	guard_fd int fd =
+		(int)syscall(SYS_userfaultfd, O_CLOEXEC | UFFD_USER_MODE_ONLY);
 
 	return fd >= 0 && ioctl(fd, UFFDIO_API, &api) == 0;
 }

@@ -47,6 +47,9 @@
 #define BAKE_TRIALS 3
 #define BAKE_TRIALS_MIN 1
 #define BAKE_QUIET_NS (1500 * NS_PER_MS)
+/* After the last trial's commands: what a guest's kernel does by itself touches
+ * pages too (it looks for dirty ones every 5 s). */
+#define BAKE_IDLE_NS (6 * NS_PER_SEC)
 #define BAKE_TIMEOUT_NS (120 * NS_PER_SEC)
 /* For the agent's own requests. */
 #define BAKE_REQUEST_NS (60 * NS_PER_SEC)
@@ -370,22 +373,24 @@ static void bake_output(struct rig *g, const void *p, size_t len)
 {
 	struct bake *b = container_of(g, struct bake, rig);
 
-	if (b->events && b->events->output && !b->second_round)
+	if (b->events && b->events->output && !b->second_round && b->next_warm)
 		b->events->output(b->arg, p, len);
 }
 
-/* Number 0: a shell that runs; in the second round it also reads itself and its libraries into the page
+/* Number 0: a shell that runs, and says something, for that takes a page. In the
+ * second round of the bake it also reads itself and its libraries into the page
  * cache, whole, whatever a later command will touch of them. Where there is no
- * cat or sed it runs, and that is all. */
+ * cat or sed it runs, and that is all. In a trial it does what a user's would. */
 static const char bake_shell_command[] =
 	"cat /proc/$$/exe $(sed -n 's/.* \\//\\//p' /proc/$$/maps) "
-	">/dev/null 2>&1; echo >/dev/null; true";
+	">/dev/null 2>&1; echo ok";
 
 static const char *bake_warm_command(const struct bake *b)
 {
 	if (b->next_warm)
 		return b->warm[b->next_warm - 1];
-	return b->second_round ? bake_shell_command : "true";
+	return b->second_round && !b->trial_open ? bake_shell_command
+						 : "echo ok";
 }
 
 static void bake_warm_result(struct rig *g, const struct wire_frame *f)
@@ -774,12 +779,27 @@ static void bake_trial_note(struct bake *b)
 	rig_off(&b->rig);
 }
 
+static void bake_trial_idle(struct loop_timer *t)
+{
+	bake_trial_note(container_of(t, struct bake, quiet));
+}
+
+static void bake_trial_done(struct bake *b)
+{
+	if (b->n_trials + 1 < BAKE_TRIALS)
+		bake_trial_note(b);
+	else if (loop_timer_set(b->config.loop, &b->quiet,
+				b->config.loop->now_ns + BAKE_IDLE_NS,
+				bake_trial_idle) < 0)
+		bake_fail_code(b, ENOMEM, "trial");
+}
+
 static void bake_trial_warm(struct bake *b)
 {
 	if (b->next_warm <= b->n_warm)
 		bake_command(b);
 	else
-		bake_trial_note(b);
+		bake_trial_done(b);
 }
 
 static void bake_trial_identity(struct rig *g,

@@ -27,7 +27,8 @@ static int uffd_async(void)
 			      O_CLOEXEC | O_NONBLOCK | UFFD_USER_MODE_ONLY);
 
 	if (fd < 0 && (errno == ENOSYS || errno == EINVAL))
-		test_skip("this kernel has no userfaultfd for everybody (5.11)");
+		test_skip(
+			"this kernel has no userfaultfd for everybody (5.11)");
 	check(fd >= 0);
 	if (ioctl(fd, UFFDIO_API, &api) < 0) {
 		check(errno == EINVAL);
