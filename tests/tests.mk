@@ -31,7 +31,7 @@ VALGRIND := valgrind --quiet --error-exitcode=99 --leak-check=full \
 	--errors-for-leak-kinds=definite --child-silent-after-fork=yes
 check-valgrind: units ## the unit tests under valgrind
 	$(UNITS) -t 600 -l valgrind -w "$(VALGRIND)" \
-		$(filter-out %/test_shim %/test_shim_uffd %/test_agent,$(TESTS))
+		$(filter-out %/test_shim %/test_shim_uffd $(B)/agent/test_agent_%,$(TESTS))
 
 scenarios: all guest $(B)/image/test_store $(BENCH) ## stories with real guests
 	BYRE_BUILD=$(B) $(UNITS) -n -t 600 $(SCENARIOS)
