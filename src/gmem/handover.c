@@ -19,6 +19,7 @@
  * reads does so with RWF_NOWAIT, or from where waiting harms nobody.
  */
 #include "gmem/plan.h"
+#include "base/fdpass.h"
 #include "base/guard.h"
 
 #include <errno.h>
@@ -27,9 +28,6 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
-
-/* One is right; room for more, so that more are seen rather than cut off. */
-#define HANDOVER_FDS 4
 
 static bool handover_is_uffd(int fd)
 {
@@ -51,51 +49,21 @@ static bool handover_sane(const struct gmem_handover *h)
 	       h->ram_addr <= INT64_MAX - h->ram_bytes;
 }
 
-/* The fd that came with @m; -1 unless it was exactly one, then all are closed. */
-static int handover_fd(struct msghdr *m)
-{
-	int fds[HANDOVER_FDS], n = 0;
-
-	for (struct cmsghdr *c = CMSG_FIRSTHDR(m); c; c = CMSG_NXTHDR(m, c)) {
-		int got;
-
-		if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
-			continue;
-		got = (int)((c->cmsg_len - CMSG_LEN(0)) / sizeof(int));
-		got = min(got, HANDOVER_FDS - n);
-		memcpy(fds + n, CMSG_DATA(c), (size_t)got * sizeof(int));
-		n += got;
-	}
-	if (n == 1 && !(m->msg_flags & MSG_CTRUNC))
-		return fds[0];
-	for (int i = 0; i < n; i++)
-		close(fds[i]);
-	return -1;
-}
-
 int plan_handover_receive(int sock, struct gmem_handover *ret, int *ret_uffd,
 			  struct err *e)
 {
 	struct gmem_handover h = { 0 };
-	union {
-		char space[CMSG_SPACE(HANDOVER_FDS * sizeof(int))];
-		struct cmsghdr align;
-	} control = { 0 };
-	struct iovec iov = { .iov_base = &h, .iov_len = sizeof(h) };
-	struct msghdr m = { .msg_iov = &iov,
-			    .msg_iovlen = 1,
-			    .msg_control = &control,
-			    .msg_controllen = sizeof(control) };
 	guard_fd int uffd = -1;
-	ssize_t n = recvmsg(sock, &m, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+	size_t n_fds = 0;
+	ssize_t n;
 
-	if (n < 0)
-		return err_errno(e, errno, "receive the userfaultfd");
-	uffd = handover_fd(&m);
+	n = fdpass_receive(sock, &h, sizeof(h), &uffd, 1, &n_fds, MSG_DONTWAIT);
+	if (n < 0 && n != -EMSGSIZE && n != -E2BIG)
+		return err_errno(e, (int)-n, "receive the userfaultfd");
 	if (n == 0)
 		return err_set(e, EPIPE,
 			       "the VMM ended without its userfaultfd");
-	if (n != sizeof(h) || m.msg_flags & MSG_TRUNC || !handover_sane(&h))
+	if ((n != sizeof(h) && n != -E2BIG) || !handover_sane(&h))
 		return err_set(e, EPROTO,
 			       "userfaultfd: the message makes no sense");
 	if (uffd < 0 || !handover_is_uffd(uffd))

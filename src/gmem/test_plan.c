@@ -4,6 +4,7 @@
  */
 #include "gmem/plan.h"
 
+#include "base/fdpass.h"
 #include "base/guard.h"
 #include "base/test.h"
 
@@ -262,28 +263,14 @@ static void test_hostile(void)
 static void hand(int sock, const struct gmem_handover *h, size_t len, int fd,
 		 int n_fds)
 {
-	union {
-		char space[CMSG_SPACE(8 * sizeof(int))];
-		struct cmsghdr align;
-	} control = { 0 };
 	char text[2 * sizeof(*h)] = { 0 };
-	struct iovec iov = { .iov_base = text, .iov_len = len };
-	struct msghdr m = { .msg_iov = &iov, .msg_iovlen = 1 };
-	struct cmsghdr *c = &control.align;
 	int fds[8];
 
 	memcpy(text, h, sizeof(*h));
 	for (int i = 0; i < n_fds; i++)
 		fds[i] = fd;
-	if (n_fds) {
-		m.msg_control = &control;
-		m.msg_controllen = CMSG_SPACE((size_t)n_fds * sizeof(int));
-		c->cmsg_level = SOL_SOCKET;
-		c->cmsg_type = SCM_RIGHTS;
-		c->cmsg_len = CMSG_LEN((size_t)n_fds * sizeof(int));
-		memcpy(CMSG_DATA(c), fds, (size_t)n_fds * sizeof(int));
-	}
-	check(sendmsg(sock, &m, MSG_NOSIGNAL) == (ssize_t)len);
+	check(fdpass_send(sock, text, len, fds, (size_t)n_fds, 0) ==
+	      (ssize_t)len);
 }
 
 /* The lowest free fd: equal before and after, nothing was left open. */

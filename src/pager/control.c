@@ -16,6 +16,7 @@
  */
 #include "pager/control.h"
 
+#include "base/fdpass.h"
 #include "base/guard.h"
 
 #include <errno.h>
@@ -79,13 +80,12 @@ static bool control_guest_ok(const struct pager_message *m)
 	       m->ram_addr <= UINT64_MAX - m->ram_bytes;
 }
 
-/* NULL, or what is wrong. */
-static const char *control_judge(const struct control_packet *p, size_t len,
-				 bool truncated)
+/* NULL, or what is wrong; @len is negative when it is too long. */
+static const char *control_judge(const struct control_packet *p, ssize_t len)
 {
 	const struct pager_message *m = &p->message;
 
-	if (len != sizeof(*m) || truncated)
+	if (len != sizeof(*m))
 		return "length";
 	if (m->magic != PAGER_MAGIC)
 		return "magic";
@@ -106,50 +106,24 @@ static const char *control_judge(const struct control_packet *p, size_t len,
 	return NULL;
 }
 
-/* More than there is room for are closed by the kernel (MSG_CTRUNC). */
-static void control_take_fds(struct control_packet *p, struct msghdr *h)
-{
-	struct cmsghdr *c;
-	size_t n;
-
-	for (c = CMSG_FIRSTHDR(h); c; c = CMSG_NXTHDR(h, c)) {
-		if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
-			continue;
-		n = (c->cmsg_len - CMSG_LEN(0)) / sizeof(int);
-		must(p->n_fds + n <= CONTROL_FDS_MAX);
-		memcpy(&p->fd[p->n_fds], CMSG_DATA(c), n * sizeof(int));
-		p->n_fds += (unsigned)n;
-	}
-}
-
 int control_receive(struct control *c, struct control_packet *ret,
 		    struct err *e)
 {
-	union {
-		char bytes[CMSG_SPACE(sizeof(int) * CONTROL_FDS_MAX)];
-		struct cmsghdr align;
-	} space = { 0 };
-	struct iovec v = { &ret->message, sizeof(ret->message) };
-	struct msghdr h = { .msg_iov = &v,
-			    .msg_iovlen = 1,
-			    .msg_control = &space,
-			    .msg_controllen = sizeof(space.bytes) };
+	size_t n_fds = 0;
 	const char *why;
 	ssize_t n;
 
 	memset(ret, 0, sizeof(*ret));
-	n = recvmsg(c->fd, &h, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
-	if (n < 0 && (errno == EAGAIN || errno == EINTR))
+	n = fdpass_receive(c->fd, &ret->message, sizeof(ret->message), ret->fd,
+			   nitems(ret->fd), &n_fds, MSG_DONTWAIT);
+	if (n == -EAGAIN)
 		return -EAGAIN;
-	if (n < 0 && errno == ECONNRESET)
+	if (n == -ECONNRESET || (n == 0 && !n_fds))
 		return CONTROL_GONE;
-	if (n < 0)
-		return err_errno(e, errno, "receive from the daemon");
-	control_take_fds(ret, &h);
-	if (n == 0 && !ret->n_fds)
-		return CONTROL_GONE;
-	why = control_judge(ret, (size_t)n,
-			    h.msg_flags & (MSG_TRUNC | MSG_CTRUNC));
+	if (n < 0 && n != -EMSGSIZE && n != -E2BIG)
+		return err_errno(e, (int)-n, "receive from the daemon");
+	ret->n_fds = (unsigned)n_fds;
+	why = n == -E2BIG ? "number of fds" : control_judge(ret, n);
 	if (!why)
 		return 0;
 	control_done(ret);

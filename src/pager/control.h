@@ -9,15 +9,11 @@
 
 struct control;
 
-/* One more than any message has, so that too many are seen to be too many; and
- * even: the kernel fills what alignment leaves. */
-#define CONTROL_FDS_MAX (PAGER_FDS_MAX + 1)
-
 /* What a packet brought; fds that are still there are closed by
  * control_done(). */
 struct control_packet {
 	struct pager_message message;
-	int fd[CONTROL_FDS_MAX];
+	int fd[PAGER_FDS_MAX];
 	unsigned n_fds;
 };
 

@@ -30,6 +30,7 @@
 #include "pager/firecracker.h"
 
 #include "base/clock.h"
+#include "base/fdpass.h"
 #include "base/guard.h"
 #include "base/io.h"
 #include "base/list.h"
@@ -59,8 +60,6 @@
  * second for the fd. */
 #define FIRECRACKER_PATIENCE_NS (5 * NS_PER_SEC)
 #define FIRECRACKER_TICK_NS (500 * NS_PER_MS)
-/* Fds of one message that are looked at; there should be one. */
-#define FIRECRACKER_FDS_MAX 4
 #define FIRECRACKER_LAYER 0u
 #define FIRECRACKER_UFFD "anon_inode:[userfaultfd]"
 
@@ -182,32 +181,15 @@ static bool fcguest_is_uffd(int fd)
 	       !memcmp(to, FIRECRACKER_UFFD, (size_t)n);
 }
 
-/* NULL, or what is wrong with the fds. */
-static const char *fcguest_take_fds(struct fcguest *x, struct msghdr *h)
+/* An fd that came. NULL, or what is wrong with it. */
+static const char *fcguest_take_fd(struct fcguest *x, int fd_take_)
 {
-	const char *why = h->msg_flags & MSG_CTRUNC ? "more than one fd" : NULL;
-	int fds[FIRECRACKER_FDS_MAX];
-	struct cmsghdr *c;
-	size_t n;
-
-	for (c = CMSG_FIRSTHDR(h); c; c = CMSG_NXTHDR(h, c)) {
-		if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
-			continue;
-		n = (c->cmsg_len - CMSG_LEN(0)) / sizeof(int);
-		must(n <= nitems(fds));
-		memcpy(fds, CMSG_DATA(c), n * sizeof(int));
-		for (size_t i = 0; i < n; i++) {
-			if (x->uffd < 0) {
-				x->uffd = fds[i];
-			} else {
-				close(fds[i]);
-				why = "more than one fd";
-			}
-		}
+	if (x->uffd >= 0) {
+		close(fd_take_);
+		return "more than one fd";
 	}
-	if (!why && x->uffd >= 0 && !fcguest_is_uffd(x->uffd))
-		why = "the fd is no userfaultfd";
-	return why;
+	x->uffd = fd_take_;
+	return fcguest_is_uffd(fd_take_) ? NULL : "the fd is no userfaultfd";
 }
 
 /* All is said: serve it. */
@@ -263,30 +245,25 @@ static void fcguest_judge(struct fcguest *x, bool end)
 static void fcguest_ready(void *arg, int fd)
 {
 	struct fcguest *x = arg;
-	union {
-		char bytes[CMSG_SPACE(sizeof(int) * FIRECRACKER_FDS_MAX)];
-		struct cmsghdr align;
-	} space = { 0 };
-	struct iovec v = { x->text + x->len, HANDSHAKE_BYTES_MAX - x->len };
-	struct msghdr h = { .msg_iov = &v,
-			    .msg_iovlen = 1,
-			    .msg_control = &space,
-			    .msg_controllen = sizeof(space.bytes) };
-	const char *why;
+	size_t room = HANDSHAKE_BYTES_MAX - x->len, n_fds = 0;
+	const char *why = NULL;
+	int came = -1;
 	ssize_t n;
 
-	if (!v.iov_len) {
+	if (!room) {
 		fcguest_refuse(x, "too much text without an fd");
 		return;
 	}
-	n = recvmsg(fd, &h, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
-	if (n < 0 && (errno == EAGAIN || errno == EINTR))
+	n = fdpass_receive(fd, x->text + x->len, room, &came, 1, &n_fds,
+			   MSG_DONTWAIT);
+	if (n == -EAGAIN)
 		return;
-	if (n < 0) {
-		fcguest_refuse(x, strerror(errno));
-		return;
-	}
-	why = fcguest_take_fds(x, &h);
+	if (n == -E2BIG)
+		why = "more than one fd";
+	else if (n < 0)
+		why = strerror((int)-n);
+	else if (n_fds)
+		why = fcguest_take_fd(x, came);
 	if (why) {
 		fcguest_refuse(x, why);
 		return;

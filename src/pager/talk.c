@@ -26,6 +26,7 @@
 #include "pager/daemon.h"
 
 #include "base/clock.h"
+#include "base/fdpass.h"
 #include "base/log.h"
 
 #include <errno.h>
@@ -65,25 +66,11 @@ static bool talk_unsaid(struct pager *p, int code)
 static bool talk_say(struct pager *p, struct pager_message *m, const int *fds,
 		     size_t n_fds)
 {
-	union {
-		struct cmsghdr head;
-		char space[CMSG_SPACE(PAGER_FDS_MAX * sizeof(int))];
-	} control = { 0 };
-	struct iovec iov = { .iov_base = m, .iov_len = sizeof(*m) };
-	struct msghdr h = { .msg_iov = &iov, .msg_iovlen = 1 };
+	ssize_t n;
 
 	m->magic = PAGER_MAGIC;
-	if (n_fds) {
-		h.msg_control = &control;
-		h.msg_controllen = CMSG_SPACE(n_fds * sizeof(int));
-		control.head.cmsg_level = SOL_SOCKET;
-		control.head.cmsg_type = SCM_RIGHTS;
-		control.head.cmsg_len = CMSG_LEN(n_fds * sizeof(int));
-		memcpy(CMSG_DATA(&control.head), fds, n_fds * sizeof(int));
-	}
-	if (sendmsg(p->control_fd, &h, MSG_DONTWAIT | MSG_NOSIGNAL) >= 0)
-		return true;
-	return talk_unsaid(p, errno);
+	n = fdpass_send(p->control_fd, m, sizeof(*m), fds, n_fds, MSG_DONTWAIT);
+	return n >= 0 || talk_unsaid(p, (int)-n);
 }
 
 static bool talk_say_gone(struct pager *p, struct pager_gone *g)

@@ -6,6 +6,7 @@
 #include "pager/client.h"
 
 #include "base/clock.h"
+#include "base/fdpass.h"
 #include "base/guard.h"
 #include "base/io.h"
 #include "base/log.h"
@@ -89,27 +90,14 @@ static void standin_obey(int control, const struct pager_message *m)
 
 static bool standin_turn(int control, FILE *said)
 {
-	union {
-		char bytes[CMSG_SPACE(8 * sizeof(int))];
-		struct cmsghdr align;
-	} space = { 0 };
 	struct pager_message m = { 0 };
-	struct iovec v = { &m, sizeof(m) };
-	struct msghdr h = { .msg_iov = &v,
-			    .msg_iovlen = 1,
-			    .msg_control = &space,
-			    .msg_controllen = sizeof(space.bytes) };
-	ssize_t len = recvmsg(control, &h, 0);
-	struct cmsghdr *c = CMSG_FIRSTHDR(&h);
 	int fds[8];
 	size_t n = 0;
+	ssize_t len =
+		fdpass_receive(control, &m, sizeof(m), fds, nitems(fds), &n, 0);
 
 	if (len <= 0)
 		return false;
-	if (c) {
-		n = (c->cmsg_len - CMSG_LEN(0)) / sizeof(int);
-		memcpy(fds, CMSG_DATA(c), n * sizeof(int));
-	}
 	check(len == sizeof(m) && m.magic == PAGER_MAGIC);
 	fprintf(said, "%u:%u:%" PRIu64 ":%u%s ", m.type, m.layer, m.guest,
 		m.all, standin_fds_ok(&m, fds, n) ? "" : "!");

@@ -7,6 +7,7 @@
  * sample_page() says; the small files are a few words.
  */
 #include "base/err.h"
+#include "base/fdpass.h"
 #include "base/guard.h"
 #include "base/io.h"
 #include "base/test.h"
@@ -17,7 +18,6 @@
 #include <fcntl.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <sys/socket.h>
 
 #define SAMPLE_STORE "sample"
 #define SAMPLE_HEX \
@@ -176,24 +176,9 @@ static inline void sample_spoil(int index_fd, const char *store)
 	index_free(x);
 }
 
-/* One packet, with @n fds: at most 8. */
+/* One packet, with @n fds. */
 static inline void sample_send(int sock, const void *p, size_t len,
 			       const int *fds, size_t n)
 {
-	union {
-		char bytes[CMSG_SPACE(8 * sizeof(int))];
-		struct cmsghdr align;
-	} space = { 0 };
-	struct iovec v = { (void *)(uintptr_t)p, len };
-	struct msghdr h = { .msg_iov = &v, .msg_iovlen = 1 };
-
-	if (n) {
-		h.msg_control = &space;
-		h.msg_controllen = CMSG_SPACE(n * sizeof(int));
-		CMSG_FIRSTHDR(&h)->cmsg_level = SOL_SOCKET;
-		CMSG_FIRSTHDR(&h)->cmsg_type = SCM_RIGHTS;
-		CMSG_FIRSTHDR(&h)->cmsg_len = CMSG_LEN(n * sizeof(int));
-		memcpy(CMSG_DATA(CMSG_FIRSTHDR(&h)), fds, n * sizeof(int));
-	}
-	check(sendmsg(sock, &h, MSG_NOSIGNAL) == (ssize_t)len);
+	check(fdpass_send(sock, p, len, fds, n, 0) == (ssize_t)len);
 }

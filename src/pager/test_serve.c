@@ -277,13 +277,15 @@ static void test_pid_file(void)
 static void test_nonsense(void)
 {
 	struct pager_message m = { .type = PAGER_LAYER, .layer = LAYER };
-	const int many[] = { index_fd, memory_fd, disk_fd, listen_fd, 0 };
+	const int many[8] = { index_fd, memory_fd, disk_fd, listen_fd };
 
 	say_raw("hello", 5, NULL, 0);
 	say_raw(&m, sizeof(m), NULL, 0); /* no magic */
 	m.magic = PAGER_MAGIC;
 	say(m, many, 2);
 	say(m, many, 5);
+	say(m, many, 6);
+	say(m, many, 8);
 	m.layer = PAGER_LAYERS_MAX;
 	say(m, many, 4);
 	m.layer = LAYER;

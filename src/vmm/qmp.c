@@ -25,6 +25,7 @@
 #include "vmm/qmp.h"
 
 #include "base/buf.h"
+#include "base/fdpass.h"
 #include "base/guard.h"
 #include "base/io.h"
 #include "base/loop.h"
@@ -129,44 +130,18 @@ static void qmp_watch(struct qmp *q)
 	loop_fd_set(&q->source, EPOLLIN | (buf_len(&q->out) ? EPOLLOUT : 0u));
 }
 
-static ssize_t qmp_send_some(struct qmp *q, int fd)
-{
-	struct iovec iov = {
-		.iov_base = buf_data(&q->out),
-		.iov_len = buf_len(&q->out),
-	};
-	union {
-		char space[CMSG_SPACE(sizeof(int))];
-		struct cmsghdr align;
-	} control = { 0 };
-	struct msghdr m = { .msg_iov = &iov, .msg_iovlen = 1 };
-
-	if (fd >= 0) {
-		struct cmsghdr *c;
-
-		m.msg_control = &control;
-		m.msg_controllen = sizeof(control.space);
-		c = CMSG_FIRSTHDR(&m);
-		c->cmsg_level = SOL_SOCKET;
-		c->cmsg_type = SCM_RIGHTS;
-		c->cmsg_len = CMSG_LEN(sizeof(int));
-		memcpy(CMSG_DATA(c), &fd, sizeof(int));
-	}
-	return sendmsg(q->fd, &m, MSG_NOSIGNAL | MSG_DONTWAIT);
-}
-
 /* Write what can be written now. @fd rides on the first byte. */
 static int qmp_flush(struct qmp *q, int fd)
 {
 	while (buf_len(&q->out)) {
-		ssize_t n = qmp_send_some(q, fd);
+		ssize_t n = fdpass_send(q->fd, buf_data(&q->out),
+					buf_len(&q->out), &fd, fd >= 0,
+					MSG_DONTWAIT);
 
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n < 0 && errno == EAGAIN)
+		if (n == -EAGAIN)
 			return fd >= 0 ? -EAGAIN : 0;
 		if (n < 0)
-			return -errno;
+			return (int)n;
 		fd = -1;
 		buf_consume(&q->out, (size_t)n);
 	}

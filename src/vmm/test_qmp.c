@@ -20,6 +20,7 @@ static void *sweep_malloc(size_t size)
 }
 
 /* guard_free frees what jansson allocated, in guard.h: before the macros. */
+#include "base/fdpass.h"
 #include "base/guard.h"
 
 static void sweep_freep(void *p)
@@ -149,31 +150,22 @@ static void say(const char *text)
 static const char *hear(int *ret_fd)
 {
 	static char line[1 << 16];
-	union {
-		char space[CMSG_SPACE(sizeof(int))];
-		struct cmsghdr align;
-	} control;
-	struct iovec iov = { .iov_base = qemu_in + qemu_len,
-			     .iov_len = sizeof(qemu_in) - qemu_len };
-	struct msghdr m = { .msg_iov = &iov,
-			    .msg_iovlen = 1,
-			    .msg_control = &control,
-			    .msg_controllen = sizeof(control.space) };
-	struct cmsghdr *c;
+	size_t n_fds = 0;
+	int fd = -1;
 	char *nl;
 	ssize_t n;
 	size_t len;
 
-	if (ret_fd)
-		*ret_fd = -1;
 	turns();
-	n = recvmsg(qemu_fd, &m, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
-	if (n > 0) {
+	n = fdpass_receive(qemu_fd, qemu_in + qemu_len,
+			   sizeof(qemu_in) - qemu_len, &fd, 1, &n_fds,
+			   MSG_DONTWAIT);
+	if (n > 0)
 		qemu_len += (size_t)n;
-		c = CMSG_FIRSTHDR(&m);
-		if (c && ret_fd)
-			memcpy(ret_fd, CMSG_DATA(c), sizeof(int));
-	}
+	if (ret_fd)
+		*ret_fd = fd;
+	else
+		check(fd < 0);
 	nl = memchr(qemu_in, '\n', qemu_len);
 	if (!nl)
 		return NULL;

@@ -9,6 +9,7 @@
 #include "vmm/zygote.h"
 #include "vmm/spawn.h"
 
+#include "base/fdpass.h"
 #include "base/guard.h"
 
 #include <errno.h>
@@ -19,6 +20,8 @@
 #include <unistd.h>
 
 #define ZYGOTE_PATIENCE_MS 5000
+
+_Static_assert(CHILD_FDS_MAX <= FDPASS_MAX, "a request is one message");
 
 struct zygote {
 	int sock;
@@ -116,17 +119,9 @@ static int zygote_fill(struct zygote_request *q, const char *const *argv,
 static int zygote_send(struct zygote *z, struct zygote_request *q, size_t len,
 		       const struct child *c)
 {
-	union {
-		char space[CMSG_SPACE(CHILD_FDS_MAX * sizeof(int))];
-		struct cmsghdr align;
-	} control = { 0 };
-	struct iovec iov = { .iov_base = q, .iov_len = len };
-	struct msghdr m = { .msg_iov = &iov,
-			    .msg_iovlen = 1,
-			    .msg_control = &control };
-	struct cmsghdr *h = &control.align;
 	int fds[CHILD_FDS_MAX];
 	size_t n = 0;
+	ssize_t sent;
 
 	for (int i = 0; i < c->n_fds; i++) {
 		if (c->fds[i] < 0)
@@ -134,38 +129,21 @@ static int zygote_send(struct zygote *z, struct zygote_request *q, size_t len,
 		q->fd_mask |= 1u << i;
 		fds[n++] = c->fds[i];
 	}
-	h->cmsg_level = SOL_SOCKET;
-	h->cmsg_type = SCM_RIGHTS;
-	h->cmsg_len = CMSG_LEN(n * sizeof(int));
-	memcpy(CMSG_DATA(h), fds, n * sizeof(int));
-	m.msg_controllen = CMSG_SPACE(n * sizeof(int));
-	return sendmsg(z->sock, &m, MSG_NOSIGNAL) < 0 ? -errno : 0;
+	sent = fdpass_send(z->sock, q, len, fds, n, 0);
+	return sent < 0 ? (int)sent : 0;
 }
 
 static int zygote_receive(struct zygote *z, struct zygote_reply *reply,
 			  int *ret_pidfd)
 {
-	union {
-		char space[CMSG_SPACE(sizeof(int))];
-		struct cmsghdr align;
-	} control = { 0 };
-	struct iovec iov = { .iov_base = reply, .iov_len = sizeof(*reply) };
-	struct msghdr m = { .msg_iov = &iov,
-			    .msg_iovlen = 1,
-			    .msg_control = &control,
-			    .msg_controllen = sizeof(control) };
 	struct pollfd p = { .fd = z->sock, .events = POLLIN };
-	struct cmsghdr *h;
+	size_t n = 0;
 
 	if (poll(&p, 1, ZYGOTE_PATIENCE_MS) != 1)
 		return -EPIPE;
-	if (recvmsg(z->sock, &m, MSG_CMSG_CLOEXEC | MSG_DONTWAIT) !=
-	    sizeof(*reply))
+	if (fdpass_receive(z->sock, reply, sizeof(*reply), ret_pidfd, 1, &n,
+			   MSG_DONTWAIT) != sizeof(*reply))
 		return -EPIPE;
-	h = CMSG_FIRSTHDR(&m);
-	if (h && h->cmsg_type == SCM_RIGHTS &&
-	    h->cmsg_len == CMSG_LEN(sizeof(int)))
-		memcpy(ret_pidfd, CMSG_DATA(h), sizeof(int));
 	return 0;
 }
 
