@@ -27,12 +27,26 @@ static struct transfer_config transfers_config(const struct api *a)
 	};
 }
 
-/* Without stores there is nowhere to send to. */
-static int transfers_check(const struct api *a, struct err *e)
+/* Lines for who asked. Without stores there is nowhere to send to. */
+static int transfers_begin(struct request *rq, const struct lines_kind *kind,
+			   const char *name, struct lines **ret, struct err *e)
 {
-	if (!a->config.stores)
+	if (!rq->api->config.stores)
 		return err_set(e, ENOTSUP, "this daemon keeps no stores");
-	return 0;
+	*ret = lines_new(rq, kind, name);
+	return *ret ? 0 : err_errno(e, ENOMEM, "%s", kind->verb);
+}
+
+/* @r: whether @job has begun; @l may be NULL when it has not. */
+static void transfers_answer(struct request *rq, int r, struct lines *l,
+			     void *job, const struct err *e)
+{
+	if (r == 0) {
+		lines_answer(l, job);
+	} else {
+		lines_free(l);
+		request_answer_error(rq, e);
+	}
 }
 
 /* ---- push ---- */
@@ -79,19 +93,11 @@ void handle_push(struct request *rq)
 	if (r < 0)
 		err_prefix(&e, "push");
 	else
-		r = transfers_check(rq->api, &e);
-	if (r == 0) {
-		l = lines_new(rq, &push_lines, b.options.template);
-		r = l ? push_start(&config, &b.options, &lines_events, l, &job,
-				   &e)
-		      : err_errno(&e, ENOMEM, "push");
-	}
-	if (r == 0) {
-		lines_answer(l, job);
-	} else {
-		lines_free(l);
-		request_answer_error(rq, &e);
-	}
+		r = transfers_begin(rq, &push_lines, b.options.template, &l,
+				    &e);
+	if (r == 0)
+		r = push_start(&config, &b.options, &lines_events, l, &job, &e);
+	transfers_answer(rq, r, l, job, &e);
 	json_decref(b.root);
 }
 
@@ -133,17 +139,10 @@ void handle_pull(struct request *rq)
 	if (r < 0)
 		err_prefix(&e, "pull");
 	else
-		r = transfers_check(rq->api, &e);
-	if (r == 0) {
-		l = lines_new(rq, &pull_lines, o->name ? o->name : o->template);
-		r = l ? pull_start(&config, o, &lines_events, l, &job, &e)
-		      : err_errno(&e, ENOMEM, "pull");
-	}
-	if (r == 0) {
-		lines_answer(l, job);
-	} else {
-		lines_free(l);
-		request_answer_error(rq, &e);
-	}
+		r = transfers_begin(rq, &pull_lines,
+				    o->name ? o->name : o->template, &l, &e);
+	if (r == 0)
+		r = pull_start(&config, o, &lines_events, l, &job, &e);
+	transfers_answer(rq, r, l, job, &e);
 	json_decref(b.root);
 }

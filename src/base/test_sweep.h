@@ -7,6 +7,8 @@
  * macros that put these in the place of calloc, realloc and free, and lets one
  * allocation after the other fail until none does.
  */
+#include "base/test.h"
+
 #include <stdbool.h>
 #include <stdlib.h>
 
@@ -42,4 +44,22 @@ static inline void sweep_free(void *p)
 {
 	sweep_balance -= p != NULL;
 	free(p);
+}
+
+/* Live again and again; in the n-th life the n-th allocation fails. Nothing may
+ * be left, and there must be more than @at_least of them. */
+static inline void sweep(void (*life)(void), long at_least)
+{
+	for (long n = 0;; n++) {
+		sweep_failed = false;
+		sweep_left = n;
+		life();
+		sweep_left = -1;
+		check(sweep_balance == 0);
+		if (!sweep_failed) {
+			check(n > at_least);
+			return;
+		}
+		check(n < 1000);
+	}
 }

@@ -10,13 +10,10 @@
 #include "cmd/cmd.h"
 #include "cmd/job.h"
 #include "cmd/opt.h"
-#include "cmd/print.h"
 #include "base/guard.h"
 
 #include <errno.h>
-#include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
 struct bake {
 	const char *rootfs, *kernel, *initrd, *cmdline;
@@ -126,7 +123,7 @@ static int bake_main(int argc, char **argv)
 				     .min_args = 1,
 				     .max_args = 1 };
 	struct job job = { .verb = "bake", .path = "/v1/templates" };
-	json_auto_t *body = json_object(), *last = NULL;
+	json_auto_t *body = json_object();
 	struct err e = ERR_NULL;
 	int n = 0, r;
 
@@ -137,15 +134,7 @@ static int bake_main(int argc, char **argv)
 		return cmd_usage(&cmd_bake, "--rootfs is missing");
 	r = bake_body(body, argv[1], &x, &e);
 	job.verbose = x.verbose;
-	if (r == 0)
-		r = job_follow(&job, body, &last, &e);
-	if (r < 0)
-		return cmd_fail(&e);
-	if (x.json)
-		print_json(json_object_get(last, "template"));
-	else
-		puts(print_text(json_object_get(last, "template"), "name"));
-	return cmd_end(CMD_OK);
+	return r < 0 ? cmd_fail(&e) : job_template(&job, body, x.json);
 }
 
 const struct cmd cmd_bake = {

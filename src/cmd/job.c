@@ -10,12 +10,14 @@
 #include "cmd/job.h"
 
 #include "cmd/client.h"
+#include "cmd/cmd.h"
 #include "cmd/print.h"
 #include "cmd/progress.h"
 #include "base/clock.h"
 #include "base/guard.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 
 /* One line: the daemon cuts output at 8 KiB, which JSON may make 48. */
@@ -142,4 +144,18 @@ int job_follow(const struct job *job, const json_t *body, json_t **ret,
 	if (r < 0)
 		progress_failed(&p);
 	return r < 0 ? r : 0;
+}
+
+int job_template(const struct job *job, const json_t *body, bool json)
+{
+	json_auto_t *last = NULL;
+	struct err e = ERR_NULL;
+
+	if (job_follow(job, body, &last, &e) < 0)
+		return cmd_fail(&e);
+	if (json)
+		print_json(json_object_get(last, "template"));
+	else
+		puts(print_text(json_object_get(last, "template"), "name"));
+	return cmd_end(CMD_OK);
 }

@@ -20,6 +20,11 @@ struct job {
 int job_follow(const struct job *job, const json_t *body, json_t **ret,
 	       struct err *e) must_check;
 
+/* Follow it, and print the template it made: its name, or with @json all of it.
+ * Returns the exit code. */
+int job_template(const struct job *job, const json_t *body,
+		 bool json) must_check;
+
 /* A member of a request's body; NULL and 0 set nothing. -EINVAL: no UTF-8. */
 int job_set(json_t *body, const char *key, json_t *value,
 	    struct err *e) must_check;

@@ -8,9 +8,6 @@
 #include "cmd/cmd.h"
 #include "cmd/job.h"
 #include "cmd/opt.h"
-#include "cmd/print.h"
-
-#include <stdio.h>
 
 struct pull {
 	const char *name;
@@ -54,7 +51,7 @@ static int pull_main(int argc, char **argv)
 				     .groups = { { pull_opts, &x } },
 				     .min_args = 2,
 				     .max_args = 2 };
-	json_auto_t *body = json_object(), *last = NULL;
+	json_auto_t *body = json_object();
 	struct err e = ERR_NULL;
 	int n = 0, r;
 
@@ -62,15 +59,7 @@ static int pull_main(int argc, char **argv)
 	if (r)
 		return opt_status(r);
 	r = pull_body(body, argv, &x, &e);
-	if (r == 0)
-		r = job_follow(&job, body, &last, &e);
-	if (r < 0)
-		return cmd_fail(&e);
-	if (x.json)
-		print_json(json_object_get(last, "template"));
-	else
-		puts(print_text(json_object_get(last, "template"), "name"));
-	return cmd_end(CMD_OK);
+	return r < 0 ? cmd_fail(&e) : job_template(&job, body, x.json);
 }
 
 const struct cmd cmd_pull = {

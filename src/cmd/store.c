@@ -10,6 +10,7 @@
 #include "cmd/cmd.h"
 #include "cmd/forget.h"
 #include "cmd/job.h"
+#include "cmd/listing.h"
 #include "cmd/opt.h"
 #include "cmd/print.h"
 #include "cmd/table.h"
@@ -24,7 +25,6 @@ static const struct cmd store_add, store_ls, store_rm;
 
 struct store {
 	const char *endpoint, *region, *credentials, *ca;
-	bool json;
 };
 
 /* ---- add ---- */
@@ -121,12 +121,6 @@ static const struct cmd store_add = {
 
 /* ---- ls ---- */
 
-static const struct opt store_ls_opts[] = {
-	{ 0, "json", NULL, "print all there is to know",
-	  OPT_FLAG(struct store, json) },
-	OPT_END,
-};
-
 static void store_row(struct table *t, const json_t *s)
 {
 	table_add(t, "%s", print_text(s, "name"));
@@ -138,31 +132,13 @@ static void store_row(struct table *t, const json_t *s)
 
 static int store_ls_main(int argc, char **argv)
 {
-	struct store x = { 0 };
-	const struct opt_use use = { .cmd = &store_ls,
-				     .groups = { { store_ls_opts, &x } } };
-	json_auto_t *all = NULL;
-	struct err e = ERR_NULL;
-	struct table t;
-	json_t *one;
-	size_t i;
-	int n = 0, r;
+	static const struct listing l = {
+		.path = "/v1/stores",
+		.head = "NAME|URL|ENDPOINT|REGION|CREDENTIALS",
+		.row = store_row,
+	};
 
-	r = opt_parse(&use, argc, argv, &n);
-	if (r)
-		return opt_status(r);
-	if (client_call("GET", "/v1/stores", NULL, &all, &e) < 0)
-		return cmd_fail(&e);
-	if (x.json) {
-		print_json(all);
-		return cmd_end(CMD_OK);
-	}
-	table_init(&t, "NAME|URL|ENDPOINT|REGION|CREDENTIALS");
-	json_array_foreach (all, i, one)
-		store_row(&t, one);
-	table_print(&t);
-	table_deinit(&t);
-	return cmd_end(CMD_OK);
+	return listing_main(&store_ls, &l, argc, argv);
 }
 
 static const struct cmd store_ls = {

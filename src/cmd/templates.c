@@ -2,22 +2,11 @@
 /*
  * byre templates: what can be restored on this host
  */
-#include "cmd/client.h"
 #include "cmd/cmd.h"
-#include "cmd/opt.h"
+#include "cmd/listing.h"
 #include "cmd/print.h"
 #include "cmd/table.h"
 #include "base/clock.h"
-
-struct templates {
-	bool json;
-};
-
-static const struct opt templates_opts[] = {
-	{ 0, "json", NULL, "print all there is to know",
-	  OPT_FLAG(struct templates, json) },
-	OPT_END,
-};
 
 static void templates_row(struct table *t, const json_t *x)
 {
@@ -38,35 +27,14 @@ static void templates_row(struct table *t, const json_t *x)
 
 static int templates_main(int argc, char **argv)
 {
-	struct templates x = { 0 };
-	const struct opt_use use = { .cmd = &cmd_templates,
-				     .groups = { { templates_opts, &x } } };
-	json_auto_t *all = NULL;
-	struct err e = ERR_NULL;
-	struct table t;
-	json_t *one;
-	size_t i;
-	int n = 0, r;
+	static const struct listing l = {
+		.path = "/v1/templates",
+		.head = "NAME|>MEMORY|>IMAGE|>RESIDENT|>VCPUS|ACCEL|>BOOT|>AGE|STREAMS FROM"
+			"|PROBLEM",
+		.row = templates_row,
+	};
 
-	r = opt_parse(&use, argc, argv, &n);
-	if (r)
-		return opt_status(r);
-	r = client_call("GET", "/v1/templates", NULL, &all, &e);
-	if (r < 0)
-		return cmd_fail(&e);
-	if (x.json) {
-		print_json(all);
-		return cmd_end(CMD_OK);
-	}
-	table_init(
-		&t,
-		"NAME|>MEMORY|>IMAGE|>RESIDENT|>VCPUS|ACCEL|>BOOT|>AGE|STREAMS FROM"
-		"|PROBLEM");
-	json_array_foreach (all, i, one)
-		templates_row(&t, one);
-	table_print(&t);
-	table_deinit(&t);
-	return cmd_end(CMD_OK);
+	return listing_main(&cmd_templates, &l, argc, argv);
 }
 
 const struct cmd cmd_templates = {

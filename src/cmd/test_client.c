@@ -5,6 +5,7 @@
 #include "base/io.h"
 #include "base/test.h"
 #include "cmd/client.h"
+#include "cmd/test_peer.h"
 
 #include <errno.h>
 #include <sys/socket.h>
@@ -14,21 +15,11 @@ static char run[64];
 /* A child that answers one request with @text, in pieces, and hangs up. */
 static pid_t serve(const char *text, size_t piece)
 {
-	char path[80], request[4096];
-	int fd = -1, peer;
-	pid_t pid;
+	int peer = -1;
+	pid_t pid = peer_fork(run, &peer);
 
-	snprintf(path, sizeof(path), "%s/api.sock", run);
-	check(io_listen_unix(path, 0600, &fd, NULL) == 0);
-	check(io_set_nonblock(fd, false) == 0);
-	pid = fork();
-	check(pid >= 0);
-	if (pid) {
-		close(fd);
+	if (pid)
 		return pid;
-	}
-	peer = accept(fd, NULL, NULL);
-	check(peer >= 0 && read(peer, request, sizeof(request)) > 0);
 	for (size_t n, len = strlen(text); len; len -= n, text += n) {
 		n = min(piece, len);
 		if (send(peer, text, n, MSG_NOSIGNAL) < 0)

@@ -5,6 +5,7 @@
 #include "base/io.h"
 #include "base/test.h"
 #include "cmd/stream.h"
+#include "cmd/test_peer.h"
 
 #include <errno.h>
 #include <sys/socket.h>
@@ -44,22 +45,13 @@ static void add_data(uint8_t ch, uint32_t stream, uint32_t len)
  * reads until the client hangs up (or hangs up itself). */
 static pid_t serve(bool hang_up)
 {
-	char path[80], text[65536];
-	int fd = -1, peer;
-	pid_t pid;
+	char text[65536];
+	int peer = -1;
+	pid_t pid = peer_fork(run, &peer);
 
-	snprintf(path, sizeof(path), "%s/api.sock", run);
-	check(io_listen_unix(path, 0600, &fd, NULL) == 0);
-	check(io_set_nonblock(fd, false) == 0);
-	pid = fork();
-	check(pid >= 0);
-	if (pid) {
-		close(fd);
+	if (pid)
 		return pid;
-	}
 	signal(SIGPIPE, SIG_IGN);
-	peer = accept(fd, NULL, NULL);
-	check(peer >= 0 && read(peer, text, sizeof(text)) > 0);
 	if (io_write_full(peer, head, sizeof(head) - 1) == 0)
 		err_drop(io_write_full(peer, script, script_len));
 	while (!hang_up && read(peer, text, sizeof(text)) > 0)

@@ -8,16 +8,13 @@
  * bitmap, and that the layer's digest is the one it had. Streamed plans have a
  * test of their own, test_shim_uffd.c.
  */
-#include "gmem/plan.h"
+#include "gmem/test_shim.h"
 
 #include "base/digest.h"
-#include "base/guard.h"
-#include "base/test.h"
 #include "base/uapi.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <limits.h>
 #include <linux/userfaultfd.h>
 #include <pthread.h>
 #include <sys/ioctl.h>
@@ -26,73 +23,14 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 
-#define P PLAN_PAGE
-#define FD_PLAN 100
-#define FD_LAYER 101
-/* What the shim exits with. */
-#define EXIT_BAD_PLAN 70
-
-/*
- * The plan of most stories. Two layer extents whose offsets do not follow each
- * other, zeros before and between them.
- */
-#define ZERO_A 0
-#define LAYER_A 16
-#define ZERO_B 528
-#define LAYER_B 544
-#define RAM_PAGES 1024ull
-#define OFFSET_A 40
-#define OFFSET_B 600
-#define LAYER_PAGES 1100
-
 /* ---- the child: a VMM ---- */
-
-struct vmm {
-	int fd;
-	char *ram;
-	uint64_t pages;
-	struct plan_view view; /* its own plan, as the daemon sees it */
-};
-
-/* What layer page @n begins and ends with. */
-static uint64_t mark(uint64_t n)
-{
-	return 0xb000000000000000ull + n;
-}
-
-static uint64_t word(const struct vmm *m, uint64_t page, uint64_t at)
-{
-	uint64_t v;
-
-	memcpy(&v, m->ram + page * P + at, sizeof(v));
-	return v;
-}
-
-static bool page_is(const struct vmm *m, uint64_t page, uint64_t value)
-{
-	return word(m, page, 0) == value && word(m, page, P - 8) == value;
-}
-
-static bool page_zero(const struct vmm *m, uint64_t page)
-{
-	static const char zeros[P];
-
-	return !memcmp(m->ram + page * P, zeros, P);
-}
 
 /* What the guest should find in a page nobody wrote. */
 static uint64_t page_mark(uint64_t page)
 {
-	if (page >= LAYER_B)
-		return mark(page - LAYER_B + OFFSET_B);
-	if (page >= LAYER_A && page < ZERO_B)
-		return mark(page - LAYER_A + OFFSET_A);
-	return 0;
-}
+	uint64_t n = layer_page(page);
 
-static bool is_surrendered(const struct vmm *m, uint64_t page)
-{
-	return m->view.bitmap[page / 8] >> (page % 8) & 1;
+	return n ? mark(n) : 0;
 }
 
 static struct gmem_report report(const struct vmm *m)
@@ -137,29 +75,6 @@ static struct vmm vmm_start(uint64_t pages)
 	check(madvise(m.ram, pages * P, MADV_HUGEPAGE) == 0);
 	check(madvise(m.ram, pages * P, MADV_DONTFORK) == 0);
 	return m;
-}
-
-/* VMAs that lie in the RAM; @flag counts only those with that VmFlag. */
-static uint64_t vmas(const struct vmm *m, const char *flag)
-{
-	guard_file FILE *f = fopen("/proc/self/smaps", "re");
-	char line[512];
-	bool inside = false;
-	uint64_t n = 0;
-
-	check(f);
-	while (fgets(line, sizeof(line), f)) {
-		unsigned long from, to;
-
-		if (sscanf(line, "%lx-%lx ", &from, &to) == 2) {
-			inside = from >= (uintptr_t)m->ram &&
-				 to <= (uintptr_t)m->ram + m->pages * P;
-			n += inside && !flag;
-		} else if (flag && inside && !strncmp(line, "VmFlags:", 8)) {
-			n += strstr(line, flag) != NULL;
-		}
-	}
-	return n;
 }
 
 /* No huge pages that nobody asked for, whatever the host says. */
@@ -545,11 +460,6 @@ static void child_bad(void)
 
 /* ---- the parent: the daemon ---- */
 
-struct story {
-	const char *name;
-	void (*child)(void);
-};
-
 static const struct story stories[] = {
 	{ "contents", child_contents }, { "unfixed", child_unfixed },
 	{ "populate", child_populate }, { "refusals", child_refusals },
@@ -559,27 +469,6 @@ static const struct story stories[] = {
 	{ "inert", child_inert },       { "bad", child_bad },
 	{ "exact", child_exact },
 };
-
-/* The shim is built beside the tests. */
-static void shim_path(char *path)
-{
-	ssize_t n = readlink("/proc/self/exe", path, PATH_MAX - 1);
-
-	check(n > 0);
-	path[n] = '\0';
-	for (int up = 0; up < 2; up++) {
-		char *slash = strrchr(path, '/');
-
-		check(slash);
-		*slash = '\0';
-	}
-	check(strlen(path) + sizeof("/libbyre-gmem.so") < PATH_MAX);
-	strcat(path, "/libbyre-gmem.so");
-	if (access(path, R_OK) < 0)
-		strcpy(path, "build/release/libbyre-gmem.so");
-	if (access(path, R_OK) < 0)
-		test_skip("libbyre-gmem.so is not built");
-}
 
 static void child_exec(const char *story, int plan_fd, int layer_fd, int err_fd)
 {
@@ -611,17 +500,12 @@ static void child_exec(const char *story, int plan_fd, int layer_fd, int err_fd)
 /* Returns the exit code. */
 static int run(const char *story, int plan_fd, int layer_fd, int err_fd)
 {
-	int status = 0;
 	pid_t pid = fork();
 
 	check(pid >= 0);
 	if (pid == 0)
 		child_exec(story, plan_fd, layer_fd, err_fd);
-	check(waitpid(pid, &status, 0) == pid);
-	if (!WIFEXITED(status))
-		fprintf(stderr, "story %s: status %#x\n", story, status);
-	check(WIFEXITED(status));
-	return WEXITSTATUS(status);
+	return finish(pid, story);
 }
 
 struct layer {
@@ -657,25 +541,13 @@ static void layer_close(struct layer *l)
 	fd_close(&l->ro_fd);
 }
 
-/* The plan described at the top of this file. */
-static int usual_plan(void)
+static int populated_plan(void)
 {
-	struct err e = ERR_NULL;
-	struct plan *p = NULL;
-	int fd = -1;
+	struct plan *p = usual_plan();
 
-	check(plan_new(PLAN_PRIVATE, RAM_PAGES * P, &p, &e) == 0);
-	check(plan_add(p, PLAN_ZERO, LAYER_A * P, 0) == 0);
-	check(plan_add(p, PLAN_LAYER, (ZERO_B - LAYER_A) * P, OFFSET_A * P) ==
-	      0);
-	check(plan_add(p, PLAN_ZERO, (LAYER_B - ZERO_B) * P, 0) == 0);
-	check(plan_add(p, PLAN_LAYER, (RAM_PAGES - LAYER_B) * P,
-		       OFFSET_B * P) == 0);
 	check(plan_populate(p, 10 * P, 10 * P) == 0);
 	check(plan_populate(p, 700 * P, 2 * P) == 0);
-	check(plan_finish(p, &fd, &e) == 0);
-	plan_free(p);
-	return fd;
+	return finish_plan(p);
 }
 
 /* Nothing populated. */
@@ -683,16 +555,13 @@ static int exact_plan(void)
 {
 	struct err e = ERR_NULL;
 	struct plan *p = NULL;
-	int fd = -1;
 
 	check(plan_new(PLAN_PRIVATE, RAM_PAGES * P, &p, &e) == 0);
 	check(plan_add(p, PLAN_ZERO, LAYER_B * P, 0) == 0);
 	check(plan_add(p, PLAN_LAYER, (RAM_PAGES - LAYER_B) * P,
 		       OFFSET_B * P) == 0);
 	plan_set_exact(p);
-	check(plan_finish(p, &fd, &e) == 0);
-	plan_free(p);
-	return fd;
+	return finish_plan(p);
 }
 
 static int one_extent_plan(enum plan_mode mode, enum plan_kind kind,
@@ -700,13 +569,10 @@ static int one_extent_plan(enum plan_mode mode, enum plan_kind kind,
 {
 	struct err e = ERR_NULL;
 	struct plan *p = NULL;
-	int fd = -1;
 
 	check(plan_new(mode, pages * P, &p, &e) == 0);
 	check(plan_add(p, kind, pages * P, 0) == 0);
-	check(plan_finish(p, &fd, &e) == 0);
-	plan_free(p);
-	return fd;
+	return finish_plan(p);
 }
 
 static void test_private(void)
@@ -720,7 +586,7 @@ static void test_private(void)
 
 	check(digest_of_fd(l.fd, before, &e) == 0);
 	for (size_t i = 0; i < nitems(names); i++) {
-		guard_fd int fd = usual_plan();
+		guard_fd int fd = populated_plan();
 
 		check(run(names[i], fd, l.ro_fd, -1) == 0);
 		check(digest_of_fd(l.fd, after, &e) == 0);
@@ -775,7 +641,7 @@ static void test_empty(void)
 /* A plan that can be spoilt: not sealed. */
 static int loose_plan(void)
 {
-	guard_fd int from = usual_plan();
+	guard_fd int from = populated_plan();
 	int fd = memfd_create("bad", MFD_CLOEXEC);
 	struct stat st = { 0 };
 	guard_free char *text = NULL;
@@ -850,19 +716,16 @@ static const struct spoil spoils[] = {
 static void expect_bad(int plan_fd, int layer_fd, const char *complaint)
 {
 	guard_fd int err_fd = memfd_create("stderr", MFD_CLOEXEC);
-	char text[512] = { 0 };
 
 	check(err_fd >= 0);
 	check(run("bad", plan_fd, layer_fd, err_fd) == EXIT_BAD_PLAN);
-	check(pread(err_fd, text, sizeof(text) - 1, 0) > 0);
-	if (!strstr(text, complaint))
-		check_str(text, complaint);
+	check_complaint(err_fd, complaint);
 }
 
 static void test_bad(void)
 {
 	struct layer l = layer_new(LAYER_PAGES, LAYER_PAGES);
-	guard_fd int good = usual_plan(), bake = -1, empty = -1;
+	guard_fd int good = populated_plan(), bake = -1, empty = -1;
 	int64_t error = 0;
 
 	for (size_t i = 0; i < nitems(spoils); i++) {
@@ -889,12 +752,8 @@ static void test_bad(void)
 
 int main(int argc, char **argv)
 {
-	for (size_t i = 0; argc > 1 && i < nitems(stories); i++)
-		if (!strcmp(argv[1], stories[i].name)) {
-			stories[i].child();
-			return 0;
-		}
-	check(argc == 1);
+	if (story_played(stories, nitems(stories), argc, argv))
+		return 0;
 	test_private();
 	test_exact();
 	test_splits();

@@ -9,14 +9,10 @@
  * the child sees too. A page is filled before its toucher goes on, so the child
  * knows how many events a touch has raised.
  */
-#include "gmem/plan.h"
-
-#include "base/guard.h"
-#include "base/test.h"
+#include "gmem/test_shim.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <limits.h>
 #include <linux/userfaultfd.h>
 #include <poll.h>
 #include <pthread.h>
@@ -27,28 +23,15 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 
-#define P PLAN_PAGE
-/* fds of the child */
-#define FD_PLAN 100
-#define FD_LAYER 101
+/* More fds of the child. */
 #define FD_SHARED 102
 #define FD_SHIM 103
 #define FD_DEV 104
 #define FD_SOCK 105
 #define FD_UFFD 106
-/* What the shim exits with. */
-#define EXIT_BAD_PLAN 70
 #define NOBODY 65534u
 
-/* Two layer extents whose offsets do not follow each other, zeros before and
- * between them. The layer's odd pages are missing, and so is all behind HALF. */
-#define LAYER_A 16
-#define ZERO_B 528
-#define LAYER_B 544
-#define RAM_PAGES 1024ull
-#define OFFSET_A 40
-#define OFFSET_B 600
-#define LAYER_PAGES 1100ull
+/* The layer's odd pages are missing, and so is all behind HALF. */
 #define HALF 800
 /* Populated: missing pages, before the guest runs. */
 #define POPULATED 1000
@@ -77,22 +60,6 @@ static void wait_for(_Atomic uint64_t *at, uint64_t value)
 	check(atomic_load(at) == value);
 }
 
-/* What layer page @n begins and ends with. */
-static uint64_t mark(uint64_t n)
-{
-	return 0xb000000000000000ull + n;
-}
-
-/* The layer's page behind the guest's; 0: none. */
-static uint64_t layer_page(uint64_t page)
-{
-	if (page >= LAYER_B)
-		return page - LAYER_B + OFFSET_B;
-	if (page >= LAYER_A && page < ZERO_B)
-		return page - LAYER_A + OFFSET_A;
-	return 0;
-}
-
 static bool missing_at_first(uint64_t page)
 {
 	uint64_t n = layer_page(page);
@@ -102,33 +69,6 @@ static bool missing_at_first(uint64_t page)
 }
 
 /* ---- the child: a VMM ---- */
-
-struct vmm {
-	struct shared *shared;
-	char *ram;
-	struct plan_view view;
-};
-
-static bool page_is(const struct vmm *m, uint64_t page, uint64_t value)
-{
-	uint64_t v[2];
-
-	memcpy(&v[0], m->ram + page * P, 8);
-	memcpy(&v[1], m->ram + (page + 1) * P - 8, 8);
-	return v[0] == value && v[1] == value;
-}
-
-static bool page_zero(const struct vmm *m, uint64_t page)
-{
-	static const char zeros[P];
-
-	return !memcmp(m->ram + page * P, zeros, P);
-}
-
-static bool is_surrendered(const struct vmm *m, uint64_t page)
-{
-	return m->view.bitmap[page / 8] >> (page % 8) & 1;
-}
 
 static int give(const struct vmm *m, uint64_t page, uint64_t n)
 {
@@ -140,25 +80,12 @@ static uint64_t events(const struct vmm *m)
 	return atomic_load(&m->shared->events);
 }
 
-static unsigned vmas(const struct vmm *m)
-{
-	guard_file FILE *f = fopen("/proc/self/maps", "re");
-	unsigned long from, to;
-	char line[512];
-	unsigned n = 0;
-
-	check(f);
-	while (fgets(line, sizeof(line), f))
-		n += sscanf(line, "%lx-%lx ", &from, &to) == 2 &&
-		     from >= (uintptr_t)m->ram &&
-		     to <= (uintptr_t)m->ram + RAM_PAGES * P;
-	return n;
-}
-
 static struct vmm vmm_start(void)
 {
 	struct err e = ERR_NULL;
-	struct vmm m = { .shared = shared_map(FD_SHARED) };
+	struct vmm m = { .fd = -1,
+			 .pages = RAM_PAGES,
+			 .shared = shared_map(FD_SHARED) };
 	guard_fd int fd = -1;
 
 	check(!getenv(PLAN_ENV_UFFD) && !getenv(PLAN_ENV_UFFD_SOCK) &&
@@ -174,7 +101,7 @@ static struct vmm vmm_start(void)
 	check(madvise(m.ram, RAM_PAGES * P, MADV_DONTDUMP) == 0);
 	check(madvise(m.ram, RAM_PAGES * P, MADV_HUGEPAGE) == 0);
 	check(madvise(m.ram, RAM_PAGES * P, MADV_DONTFORK) == 0);
-	check(vmas(&m) == 4);
+	check(vmas(&m, NULL) == 4);
 	return m;
 }
 
@@ -201,7 +128,7 @@ static void child_read(const struct vmm *m, bool fresh)
 		check(events(m) - before == (fresh && missing_at_first(i)));
 	}
 	check(fresh || events(m) == n0);
-	check(vmas(m) == 4);
+	check(vmas(m, NULL) == 4);
 }
 
 static void child_fresh(void)
@@ -292,7 +219,7 @@ static void child_discard(void)
 	check(give(&m, 0, RAM_PAGES) == 0);
 	for (uint64_t i = 0; i < RAM_PAGES; i++)
 		check(page_zero(&m, i) && is_surrendered(&m, i));
-	check(events(&m) == n0 + 1 && vmas(&m) == 4);
+	check(events(&m) == n0 + 1 && vmas(&m, NULL) == 4);
 	check(plan_view_report(&m.view).splits == 0);
 	check(plan_view_report(&m.view).split_refused == 0);
 }
@@ -339,7 +266,7 @@ static void child_race(void)
 	atomic_store(&race_over, true);
 	for (size_t i = 0; i < nitems(t); i++)
 		check(pthread_join(t[i], NULL) == 0);
-	check(vmas(&m) == 4);
+	check(vmas(&m, NULL) == 4);
 }
 
 /* ---- a pager that dies ---- */
@@ -375,10 +302,7 @@ static void child_unarmed(void)
 	check(fcntl(FD_SOCK, F_GETFD) < 0 && fcntl(FD_DEV, F_GETFD) < 0);
 }
 
-static const struct story {
-	const char *name;
-	void (*child)(void);
-} stories[] = {
+static const struct story stories[] = {
 	{ "fresh", child_fresh },   { "second", child_second },
 	{ "kernel", child_kernel }, { "discard", child_discard },
 	{ "race", child_race },     { "frozen", child_frozen },
@@ -389,27 +313,14 @@ static const struct story {
 
 static int shim_fd = -1, dev_fd = -1;
 
-/* The shim is built beside the tests. By fd: others may not reach the path. */
+/* By fd: others may not reach the path. */
 static void shim_find(void)
 {
 	char path[PATH_MAX];
-	ssize_t n = readlink("/proc/self/exe", path, PATH_MAX - 32);
 
-	check(n > 0);
-	path[n] = '\0';
-	for (int up = 0; up < 2; up++) {
-		char *slash = strrchr(path, '/');
-
-		check(slash);
-		*slash = '\0';
-	}
-	strcat(path, "/libbyre-gmem.so");
+	shim_path(path);
 	shim_fd = open(path, O_RDONLY | O_CLOEXEC);
-	if (shim_fd < 0)
-		shim_fd = open("build/release/libbyre-gmem.so",
-			       O_RDONLY | O_CLOEXEC);
-	if (shim_fd < 0)
-		test_skip("libbyre-gmem.so is not built");
+	check(shim_fd >= 0);
 }
 
 /* What a child gets; -1: neither the fd nor its variable. */
@@ -474,17 +385,6 @@ static pid_t start(const struct setup *s)
 	return pid;
 }
 
-static int finish(pid_t pid)
-{
-	int status = 0;
-
-	check(waitpid(pid, &status, 0) == pid);
-	if (!WIFEXITED(status))
-		fprintf(stderr, "status %#x\n", status);
-	check(WIFEXITED(status));
-	return WEXITSTATUS(status);
-}
-
 /* ---- the parent: a pager ---- */
 
 static void layer_fill(int fd, uint64_t n)
@@ -525,23 +425,12 @@ static int read_only(int fd)
 
 static int stream_plan(bool streamed)
 {
-	struct err e = ERR_NULL;
-	struct plan *p = NULL;
-	int fd = -1;
+	struct plan *p = usual_plan();
 
-	check(plan_new(PLAN_PRIVATE, RAM_PAGES * P, &p, &e) == 0);
-	check(plan_add(p, PLAN_ZERO, LAYER_A * P, 0) == 0);
-	check(plan_add(p, PLAN_LAYER, (ZERO_B - LAYER_A) * P, OFFSET_A * P) ==
-	      0);
-	check(plan_add(p, PLAN_ZERO, (LAYER_B - ZERO_B) * P, 0) == 0);
-	check(plan_add(p, PLAN_LAYER, (RAM_PAGES - LAYER_B) * P,
-		       OFFSET_B * P) == 0);
 	check(plan_populate(p, POPULATED * P, POPULATED_PAGES * P) == 0);
 	if (streamed)
 		plan_set_streamed(p);
-	check(plan_finish(p, &fd, &e) == 0);
-	plan_free(p);
-	return fd;
+	return finish_plan(p);
 }
 
 struct pager {
@@ -664,7 +553,7 @@ static void run_story(const char *story, int layer, bool nobody)
 	pager_open(&g, layer);
 	pid = pager_start(&g, story, nobody);
 	pager_serve(&g, pid);
-	code = finish(pid);
+	code = finish(pid, story);
 	if (code)
 		fprintf(stderr, "story %s: exit %d\n", story, code);
 	check(code == 0);
@@ -724,7 +613,7 @@ static void test_frozen(bool nobody)
 	check(pager_next(&g, FAULT_MS) == LAYER_A + 1);
 	pager_fill(&g, LAYER_A + 1);
 	wait_for(&g.shared->go, 3);
-	check(finish(pid) == 0);
+	check(finish(pid, "frozen") == 0);
 	close(pidfd);
 	pager_close(&g);
 }
@@ -735,15 +624,12 @@ static void expect_bad(const struct setup *s, const char *complaint)
 {
 	guard_fd int err_fd = memfd_create("stderr", MFD_CLOEXEC);
 	struct setup with = *s;
-	char text[512] = { 0 };
 	int64_t error = 0;
 
 	check(err_fd >= 0);
 	with.err = err_fd;
-	check(finish(start(&with)) == EXIT_BAD_PLAN);
-	check(pread(err_fd, text, sizeof(text) - 1, 0) > 0);
-	if (!strstr(text, complaint))
-		check_str(text, complaint);
+	check(finish(start(&with), s->story) == EXIT_BAD_PLAN);
+	check_complaint(err_fd, complaint);
 	check(pread(s->plan, &error, sizeof(error),
 		    offsetof(struct gmem_plan, report.error)) == sizeof(error));
 	check(error < 0);
@@ -798,7 +684,7 @@ static void test_bad(void)
 	s = good;
 	s.story = "unarmed";
 	s.plan = plain;
-	check(finish(start(&s)) == 0);
+	check(finish(start(&s), s.story) == 0);
 	close(pair[1]);
 }
 
@@ -836,12 +722,8 @@ static void prepare(void)
 
 int main(int argc, char **argv)
 {
-	for (size_t i = 0; argc > 1 && i < nitems(stories); i++)
-		if (!strcmp(argv[1], stories[i].name)) {
-			stories[i].child();
-			return 0;
-		}
-	check(argc == 1);
+	if (story_played(stories, nitems(stories), argc, argv))
+		return 0;
 	prepare();
 	test_stories(false);
 	test_frozen(false);

@@ -1,36 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What goes into the database comes out of it, also for the next daemon. */
-#include "sandbox/db.h"
+#include "sandbox/test_db.h"
 
 #include "base/guard.h"
-#include "base/io.h"
-#include "base/test.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <sqlite3.h>
-#include <sys/stat.h>
-
-static char root[256];
-
-static struct db *open_db(void)
-{
-	struct db *db = NULL;
-	struct err e = ERR_NULL;
-
-	if (db_open(root, &db, &e) < 0)
-		fprintf(stderr, "%s\n", e.msg);
-	check(db);
-	return db;
-}
-
-static void fresh(void)
-{
-	struct err e = ERR_NULL;
-
-	check(io_remove_tree(root, &e) == 0);
-	check(mkdir(root, 0700) == 0);
-}
 
 /* ---- rows ---- */
 
@@ -271,14 +246,9 @@ static void test_first_version(void)
 	struct err e = ERR_NULL;
 	struct db_sandbox row;
 	struct db *db;
-	char path[300];
-	sqlite3 *sql;
 
 	fresh();
-	snprintf(path, sizeof(path), "%s/byre.db", root);
-	check(sqlite3_open(path, &sql) == SQLITE_OK);
-	check(sqlite3_exec(sql, first, NULL, NULL, NULL) == SQLITE_OK);
-	sqlite3_close(sql);
+	sql(first);
 	for (unsigned i = 0; i < 2; i++) {
 		struct rows r = { 0 };
 
@@ -298,15 +268,9 @@ static void test_other_version(void)
 {
 	struct err e = ERR_NULL;
 	struct db *db = open_db();
-	char path[300];
-	sqlite3 *sql;
 
 	db_close(db);
-	snprintf(path, sizeof(path), "%s/byre.db", root);
-	check(sqlite3_open(path, &sql) == SQLITE_OK);
-	check(sqlite3_exec(sql, "PRAGMA user_version=999", NULL, NULL, NULL) ==
-	      SQLITE_OK);
-	sqlite3_close(sql);
+	sql("PRAGMA user_version=999");
 	db = NULL;
 	check(db_open(root, &db, &e) == -ENOTSUP && !db);
 	check(strstr(e.msg, "999"));
