@@ -35,14 +35,16 @@
  *	anon file file  ->  anon anon file	none: neighbours merge
  *	anon file anon  ->  anon anon anon	one or two fewer
  *
- * A layer that is still being filled (PLAN_STREAMED) is armed with a userfaultfd,
- * and a discarded page of it becomes the kernel's zero page: shim_uffd.c.
+ * A layer that is still being filled (PLAN_STREAMED) is armed with a userfaultfd
+ * (shim_uffd.c), and its discarded pages are replaced like any: the kernel's zero
+ * page in their place would be cheaper, and is dropped with the layer's page when
+ * that is evicted (tests/kernel/punch_hole_keeps_anon.c).
  *
  * Invariants
  *  1. A layer is only ever mapped MAP_PRIVATE, or shared in a bake of its own.
  *  2. `replaced` has the bit of exactly those pages of layer extents that are
  *     anonymous now. Only discards change it, under `lock`. In a streamed plan
- *     no page is replaced: it would not be armed any more, and need not be.
+ *     they are not armed any more, and need not be.
  *  3. `splits` is never below the number of VMAs that discards have added. At
  *     PLAN_SPLITS_MAX, or when the kernel refuses, pages are zeroed by writing:
  *     that costs their memory, but it is right.
@@ -667,26 +669,12 @@ static void shim_replace(uint64_t from, uint64_t to)
 	shim.plan->report.splits = shim.splits;
 }
 
-/* Make the armed pages [from, to) read as zeros. */
-static int shim_zero(uint64_t from, uint64_t to)
-{
-	char *addr = shim.ram + from * PLAN_PAGE;
-	uint64_t len = (to - from) * PLAN_PAGE;
-
-	if (sys_madvise(addr, len, MADV_DONTNEED) < 0)
-		return -1;
-	shim.plan->report.split_refused += shim_uffd_zero(addr, len);
-	return 0;
-}
-
 /* Pages [from, to), all anonymous or none. */
 static int shim_discard_run(uint64_t from, uint64_t to, bool anon)
 {
 	if (anon)
 		return sys_madvise(shim.ram + from * PLAN_PAGE,
 				   (to - from) * PLAN_PAGE, MADV_DONTNEED);
-	if (shim.flags & PLAN_STREAMED)
-		return shim_zero(from, to);
 	shim_replace(from, to);
 	return 0;
 }

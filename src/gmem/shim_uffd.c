@@ -11,14 +11,6 @@
  *
  *	constructor   make the userfaultfd, put it at its number
  *	mmap of RAM   arm each layer extent, send a duplicate, populate
- *	discard       fill what was dropped with the kernel's zero page
- *
- * Discards. Dropped, an armed page would come back from the memfd. So the zero
- * page is put in its place (UFFDIO_ZEROPAGE), which costs a page-table entry, no
- * memory and no VMA; a write makes an anonymous page of it as anywhere. Between
- * the two calls a vCPU may touch the page, or a neighbour of it, and the kernel
- * maps the layer's page again: then it is dropped again, SHIM_ZERO_TRIES times,
- * after which it is zeroed by writing.
  *
  * With an exact plan the layer is a whole file and nobody waits for anything: a
  * registration turns off the kernel's mapping of neighbours, no more.
@@ -53,9 +45,6 @@
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <unistd.h>
-
-/* A page that a vCPU reads in a loop comes back now and then, not always. */
-#define SHIM_ZERO_TRIES 16
 
 static struct {
 	int fd;
@@ -194,40 +183,4 @@ void shim_uffd_hand_over(const char *ram, uint64_t ram_bytes)
 		shim_refuse(0, errno, "hand over the userfaultfd: %m");
 	close(uffd.sock);
 	uffd.sock = -1;
-}
-
-/* ---- discarding ---- */
-
-uint64_t shim_uffd_zero(char *addr, uint64_t len)
-{
-	uint64_t written = 0;
-	int tries = 0;
-
-	while (len > 0) {
-		struct uffdio_zeropage z = {
-			.range = { .start = (uintptr_t)addr, .len = len },
-		};
-		uint64_t done = len;
-
-		if (ioctl(uffd.fd, UFFDIO_ZEROPAGE, &z) < 0) {
-			int code = errno;
-
-			/* How far it came; below 0 it repeats the error. */
-			done = z.zeropage > 0 ? (uint64_t)z.zeropage : 0;
-			if (done == 0 && ((code != EEXIST && code != EAGAIN) ||
-					  ++tries > SHIM_ZERO_TRIES)) {
-				memset(addr, 0, PLAN_PAGE);
-				done = PLAN_PAGE;
-				written++;
-			} else if (done == 0 && code == EEXIST) {
-				syscall(SYS_madvise, addr, PLAN_PAGE,
-					MADV_DONTNEED);
-			}
-		}
-		if (done)
-			tries = 0;
-		addr += done;
-		len -= done;
-	}
-	return written;
 }

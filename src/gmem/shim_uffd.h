@@ -35,6 +35,3 @@ void shim_uffd_arm(char *ram, const struct gmem_extent *x, uint32_t i);
 void shim_uffd_exact(char *ram, const struct gmem_extent *x);
 /* All are armed: tell the daemon. */
 void shim_uffd_hand_over(const char *ram, uint64_t ram_bytes);
-/* Make [addr, addr + len) of an armed extent, whole pages whose contents were
- * dropped, read as zeros. The number of pages that had to be written to. */
-uint64_t shim_uffd_zero(char *addr, uint64_t len);

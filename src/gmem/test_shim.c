@@ -139,7 +139,6 @@ static void child_unfixed(void)
 	check(report(&m).split_refused == 0 && report(&m).splits == 0);
 }
 
-/* Populated pages are mapped before the guest runs, and still the file's. */
 #define PRESENT (1ull << 63)
 #define OF_A_FILE (1ull << 61)
 
@@ -155,6 +154,7 @@ static void entries(const struct vmm *m, uint64_t page, uint64_t n,
 	      (ssize_t)(n * 8));
 }
 
+/* Populated pages are mapped before the guest runs, and still the file's. */
 static void child_populate(void)
 {
 	struct vmm m = vmm_start(RAM_PAGES);
