@@ -9,6 +9,7 @@
 #include "cmd/doctor.h"
 
 #include "base/guard.h"
+#include "base/memfd.h"
 #include "base/uapi.h"
 
 #include <errno.h>
@@ -21,6 +22,8 @@
 #include <sys/utsname.h>
 
 #define DOCTOR_PAGE 4096u
+/* A huge page would fit in twice. */
+#define DOCTOR_MEMFD (4u << 20)
 
 static void doctor_kernel_version(struct doctor *d)
 {
@@ -71,13 +74,20 @@ static void doctor_userfaultfd(struct doctor *d)
 
 static void doctor_memfd(struct doctor *d)
 {
-	guard_fd int fd =
-		memfd_create("byre-doctor", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	struct err e = ERR_NULL;
+	guard_fd int fd = -1;
+	int r = memfd_new("byre-doctor", DOCTOR_MEMFD, &fd, &e);
 
-	if (fd < 0 || ftruncate(fd, DOCTOR_PAGE) < 0 ||
-	    fcntl(fd, F_ADD_SEALS, F_SEAL_GROW | F_SEAL_SHRINK) < 0)
+	if (r == -ENOTSUP)
+		doctor_say(
+			d, DOCTOR_WARN,
+			"write never to /sys/kernel/mm/transparent_hugepage/shmem_enabled",
+			"shared memory has huge pages: images cannot be streamed");
+	else if (r < 0 ||
+		 fcntl(fd, F_ADD_SEALS, F_SEAL_GROW | F_SEAL_SHRINK) < 0)
 		doctor_say(d, DOCTOR_FAIL, "use a newer kernel",
-			   "no sealed memfd: %s", strerror(errno));
+			   "no sealed memfd: %s",
+			   r < 0 ? e.msg : strerror(errno));
 	else
 		doctor_say(d, DOCTOR_OK, "", "memfd can be sealed");
 }

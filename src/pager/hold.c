@@ -27,6 +27,7 @@
 
 #include "base/guard.h"
 #include "base/io.h"
+#include "base/memfd.h"
 #include "base/parse.h"
 
 #include <errno.h>
@@ -150,12 +151,11 @@ static int hold_again(int fd, int flags)
 
 static int hold_memory_new(struct hold *h, uint64_t bytes, struct err *e)
 {
-	h->memory_fd =
-		memfd_create("byre-layer", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-	if (h->memory_fd < 0)
-		return err_errno(e, errno, "make a layer's memory");
-	if (ftruncate(h->memory_fd, (off_t)bytes) < 0 ||
-	    fcntl(h->memory_fd, F_ADD_SEALS, HOLD_SEALS) < 0 ||
+	int r = memfd_new("byre-layer", bytes, &h->memory_fd, e);
+
+	if (r < 0)
+		return err_prefix(e, "make a layer's memory");
+	if (fcntl(h->memory_fd, F_ADD_SEALS, HOLD_SEALS) < 0 ||
 	    fchmod(h->memory_fd, HOLD_MODE) < 0)
 		return err_errno(e, errno, "seal a layer's memory");
 	return 0;

@@ -18,6 +18,7 @@
 
 #include "base/guard.h"
 #include "base/io.h"
+#include "base/memfd.h"
 #include "image/image.h"
 #include "image/index.h"
 #include "image/index_write.h"
@@ -118,19 +119,6 @@ static int layer_add_whole(struct engine *g, uint32_t number,
 	return r < 0 ? r : layer_add(g, number, x, NULL, fd, -1, e);
 }
 
-static int layer_memfd(uint64_t bytes, int *ret, struct err *e)
-{
-	guard_fd int fd = memfd_create("byre-memory", MFD_CLOEXEC);
-
-	if (fd < 0)
-		return err_errno(e, errno, "memfd_create");
-	if (ftruncate(fd, (off_t)bytes) < 0)
-		return err_errno(e, errno, "a memfd of %" PRIu64 " bytes",
-				 bytes);
-	*ret = fd_take(&fd);
-	return 0;
-}
-
 static int layer_add_remote(struct engine *g, uint32_t number,
 			    const struct image *i,
 			    const struct store_spec *store, struct err *e)
@@ -151,7 +139,8 @@ static int layer_add_remote(struct engine *g, uint32_t number,
 	r = index_open(fd, &x, e);
 	if (r < 0)
 		return r;
-	r = layer_memfd(index_layer_bytes(x, INDEX_MEMORY), &memory, e);
+	r = memfd_new("byre-memory", index_layer_bytes(x, INDEX_MEMORY),
+		      &memory, e);
 	if (r < 0) {
 		index_free(x);
 		return r;
