@@ -224,6 +224,21 @@ static bool guest_lacks(struct guest *t, uint64_t page, uint64_t pages,
 	return lacks;
 }
 
+/* A page, or a huge one, whose frames are here was touched. Of a huge one any
+ * part may be zero, and so in no frame. */
+static void guest_used(const struct guest *t, uint64_t page, uint64_t pages)
+{
+	uint32_t last = UINT32_MAX, id;
+
+	for (uint64_t i = 0; i < pages; i++) {
+		id = index_frame_of(t->layer->index, INDEX_MEMORY, page + i);
+		if (id == UINT32_MAX || id == last)
+			continue;
+		layer_used(t->layer, id);
+		last = id;
+	}
+}
+
 static bool guest_all_zero(const struct guest *t, uint64_t page, uint64_t pages)
 {
 	for (uint64_t i = 0; i < pages; i++)
@@ -543,8 +558,7 @@ static enum served guest_fault(struct guest *t, uint64_t addr, uint64_t now_ns)
 		s = SERVED_WAIT;
 	} else {
 		PAGER_COUNT(stats->faults_present, 1);
-		layer_used(t->layer,
-			   index_frame_of(t->layer->index, INDEX_MEMORY, page));
+		guest_used(t, page, pages);
 		s = guest_serve(t, r, page);
 	}
 	if (s == SERVED_DONE)

@@ -64,6 +64,7 @@ void layer_used(struct layer *l, uint32_t id)
 {
 	struct layer_frame *f = &l->frames[id];
 
+	must(id < l->n_frames);
 	f->flags |= FRAME_USED;
 	if (f->flags & FRAME_EARLY &&
 	    atomic_fetch_and(&f->flags, (uint8_t)~FRAME_EARLY) & FRAME_EARLY)

@@ -13,7 +13,8 @@
  * UFFDIO_API with EVENT_REMOVE, MISSING, and one sendmsg. Then threads fault,
  * discard and write at random, and every byte is compared with MEMORY. VERSION:
  * 1.1, 1.7, 1.12 (keys), gap (two regions), more (unknown keys), linger (touch
- * a page, say so, wait), sweep (every page in order).
+ * a page, say so, wait), sweep (every page in order), huge (the same, and pages
+ * are said to be of 2 MiB).
  *
  * bad is what no Firecracker does; it ends well when the connection is closed
  * upon it, and nothing else happens.
@@ -140,6 +141,8 @@ static void machine_json(const struct machine *m, const char *version,
 
 	if (!strcmp(version, "1.7"))
 		more = ",\"page_size_kib\":4096";
+	else if (!strcmp(version, "huge"))
+		more = ",\"page_size\":2097152,\"page_size_kib\":2097152";
 	else if (!strcmp(version, "more"))
 		more = ",\"page_size\":4096,\"page_size_kib\":4096,"
 		       "\"gpa_start\":0,\"flags\":[\"x\",{}]";
@@ -273,7 +276,7 @@ static int client_run(const char *path, const char *memory, const char *version)
 		for (;;)
 			pause();
 	}
-	if (!strcmp(version, "sweep"))
+	if (!strcmp(version, "sweep") || !strcmp(version, "huge"))
 		machine_sweep(&m);
 	else
 		machine_run(&m);
@@ -439,8 +442,8 @@ static void stop(pid_t pager)
 
 static void test_versions(void)
 {
-	static const char *const version[] = { "1.1", "1.7",  "1.12",
-					       "gap", "more", "sweep" };
+	static const char *const version[] = { "1.1",  "1.7",   "1.12", "gap",
+					       "more", "sweep", "huge" };
 	pid_t pid[nitems(version)];
 
 	for (size_t i = 0; i < nitems(version); i++)
@@ -449,6 +452,7 @@ static void test_versions(void)
 		check(ended(pid[i]) == 0);
 	said("event=connected");
 	said("regions=2");
+	said("page_bytes=2097152");
 	said("event=ended");
 }
 

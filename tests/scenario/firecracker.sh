@@ -74,7 +74,7 @@ no_uffd()
 
 pager_start --image base
 pids=()
-for version in 1.1 1.7 1.12 gap more sweep; do
+for version in 1.1 1.7 1.12 gap more sweep huge; do
 	vm $version &
 	pids+=($!)
 done
@@ -83,10 +83,10 @@ expect 0
 for pid in "${pids[@]}"; do
 	wait "$pid" || fail "a Firecracker: exit code $?"
 done
-same "$(grep -c event=connected "$D/pager.log")" 6 "Firecrackers connected"
+same "$(grep -c event=connected "$D/pager.log")" 7 "Firecrackers connected"
 same "$(grep -c 'event=connected.*regions=2' "$D/pager.log")" 1 "with a gap"
 until_true 5 "all have ended" no_uffd
-same "$(grep -c event=ended "$D/pager.log")" 6 "Firecrackers ended"
+same "$(grep -c event=ended "$D/pager.log")" 7 "Firecrackers ended"
 
 # ---- what is none ----
 
