@@ -26,6 +26,8 @@
  *     meanwhile.
  *  5. A guest that failed has no layer; nothing is done for it but to notice
  *     its end. Its uffd stays open.
+ *  6. The open file of a uffd is its VMM's as well. What that can do to it, as
+ *     making it block, costs that guest, and no turn of the others.
  */
 #include "pager/object.h"
 
@@ -38,6 +40,7 @@
 #include <fcntl.h>
 #include <linux/userfaultfd.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/ioctl.h>
 #include <sys/uio.h>
 
@@ -48,6 +51,8 @@
  * fault-around is 16 pages, too. */
 #define GUEST_ZERO_PAGES 16u
 #define HUGE_BYTES (2ull << 20)
+/* Times that a VMM may make its userfaultfd block. None has a reason to. */
+#define GUEST_BLOCKS 4u
 
 enum served {
 	SERVED_DONE,
@@ -588,7 +593,8 @@ static void guest_events(struct guest *t, const struct uffd_msg *m, unsigned n,
 }
 
 /* The VMM shares the open file and can make it block, and then everybody's
- * faults would wait for one guest's. Kernels since 6.10 can be told not to. */
+ * faults would wait for one guest's. Kernels since 6.10 can be told not to; on
+ * older ones guest_unblock() leaves it an instant. */
 static ssize_t guest_read(int uffd, void *p, size_t len)
 {
 	struct iovec v = { .iov_base = p, .iov_len = len };
@@ -597,13 +603,33 @@ static ssize_t guest_read(int uffd, void *p, size_t len)
 	return n < 0 && errno == EOPNOTSUPP ? read(uffd, p, len) : n;
 }
 
-static void guest_ready(struct source *s, unused uint32_t events,
-			uint64_t now_ns)
+/* Of a userfaultfd that blocks, epoll says EPOLLERR without end, and not
+ * whether there are faults. False: the guest has failed. */
+static bool guest_unblock(struct guest *t)
+{
+	struct err e = ERR_NULL;
+	int r = io_set_nonblock(t->uffd, true);
+
+	if (r == 0 && t->blocked++ < GUEST_BLOCKS)
+		return true;
+	if (r < 0)
+		err_errno(&e, -r, "make a userfaultfd not block");
+	else
+		err_set(&e, EPROTO,
+			"its process keeps making the userfaultfd block");
+	guest_fail(t, &e);
+	return false;
+}
+
+static void guest_ready(struct source *s, uint32_t events, uint64_t now_ns)
 {
 	struct guest *t = container_of(s, struct guest, events);
 	struct uffd_msg m[GUEST_EVENTS] = { 0 };
-	ssize_t n = guest_read(t->uffd, m, sizeof(m));
+	ssize_t n;
 
+	if (events & EPOLLERR && !guest_unblock(t))
+		return;
+	n = guest_read(t->uffd, m, sizeof(m));
 	if (n < 0 && (errno == EAGAIN || errno == EINTR))
 		return;
 	/* Its process is about to be seen as ended; until then there is

@@ -259,6 +259,7 @@ struct guest {
 	struct waiter waiters[GUEST_WAITERS];
 	unsigned n_waiters;
 	bool overflow;
+	unsigned blocked; /* times that the uffd was made to block */
 	int fail_code; /* the kernel refused to fill a page: why */
 	struct list in_engine; /* engine.guests or .graves */
 	struct list in_layer;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * COPY guests: huge pages
+ * COPY guests: huge pages, userfaultfds that are made to block
  */
 #include "pager/test_stream.h"
 
@@ -64,8 +64,85 @@ static void test_huge_present(void)
 	stream_end(&s);
 }
 
+/* ---- a userfaultfd that blocks ---- */
+
+static void block(const struct child *c)
+{
+	if (fcntl(c->uffd, F_SETFL, 0) < 0)
+		_exit(2);
+}
+
+static int body_block(struct child *c)
+{
+	block(c);
+	if (!child_page_ok(c, 0))
+		return 1;
+	child_tell(c);
+	child_wait(c);
+	return child_page_ok(c, 1) ? 0 : 1;
+}
+
+/* For as long as it is served. */
+static int body_block_always(struct child *c)
+{
+	for (uint64_t p = 0; p < c->pages; p++) {
+		block(c);
+		if (!child_page_ok(c, p))
+			return 1;
+	}
+	return 0;
+}
+
+static uint64_t cpu_ns(const struct rig *r)
+{
+	struct timespec t;
+	clockid_t clock;
+
+	check(pthread_getcpuclockid(r->thread, &clock) == 0);
+	check(clock_gettime(clock, &t) == 0);
+	return (uint64_t)t.tv_sec * NS_PER_SEC + (uint64_t)t.tv_nsec;
+}
+
+/* The open file is the guest's as well. Once is forgiven, and costs no more
+ * than that; who insists is failed, and its neighbour is served meanwhile. */
+static void test_block(void)
+{
+	struct child a, b;
+	struct stream s;
+	struct rig r;
+	uint64_t ns;
+
+	stream_new(&s, 2, 1024, 0);
+	child_new(&a, &s, GUEST_COPY, 0, body_block);
+	child_new(&b, &s, GUEST_COPY, 0, body_block_always);
+	rig_new(&r, DEADLINE, NULL, 2);
+	rig_layer(&r, 0, &s, false);
+	child_add(&a, r.engine, 1, 0);
+	child_add(&b, r.engine, 2, 0);
+	rig_start(&r);
+	rig_call(&r, rig_prefetch_all, NULL);
+	rig_until(&r, &r.whole, 1);
+	child_go(&a);
+	child_hear(&a);
+	ns = cpu_ns(&r);
+	usleep(500000);
+	check(cpu_ns(&r) - ns < 50 * NS_PER_MS);
+	check(fcntl(a.uffd, F_GETFL) & O_NONBLOCK);
+	child_go(&b);
+	rig_until(&r, &r.failed, 1);
+	check(r.last_failed == 2 && strstr(r.why.msg, "block"));
+	child_kill(&b);
+	child_go(&a);
+	child_end(&a);
+	rig_until(&r, &r.ended, 1);
+	check(rig_count(&r, &r.failed) == 1);
+	rig_stop(&r);
+	stream_end(&s);
+}
+
 int main(void)
 {
 	test_huge_present();
+	test_block();
 	return 0;
 }
