@@ -10,7 +10,8 @@
  *	connected --fd and regions--> served --its process ends--> gone
  *	    |                            |
  *	    +--nonsense, silence,        +--a page will never come--> killed
- *	       end of file--> refused
+ *	       end of file--> refused,
+ *	       and killed, if a userfaultfd came
  *
  * Invariants:
  *  1. The socket listens before anything else is done, and nothing in here
@@ -21,7 +22,9 @@
  *     when it connects.
  *  3. Fail closed: a guest whose page will never come is killed, with the
  *     reason in the log. It would wait for ever otherwise, which looks like
- *     health from outside.
+ *     health from outside. Who is refused and gave a userfaultfd is such a
+ *     guest: it does not look whether its connection is closed. Who gave none
+ *     has no memory that waits for us, and is only hung up on.
  *  4. When we end ourselves nobody is killed. Each Firecracker holds its own
  *     userfaultfd, so its guest freezes at the next missing page and reads
  *     nothing wrong; but Firecracker never connects a second time, so there is
@@ -71,7 +74,8 @@ struct fcguest {
 	pid_t pid;
 	int pidfd;
 	/* pending only */
-	int fd, uffd;
+	int fd;
+	int uffd; /* a userfaultfd, -1: none has come */
 	uint64_t since_ns;
 	size_t len;
 	char *text; /* HANDSHAKE_BYTES_MAX */
@@ -110,13 +114,27 @@ static void fcguest_settle(struct fcguest *x)
 	list_del(&x->link);
 	fc->n_pending--;
 	fd_close(&x->fd);
+	fd_close(&x->uffd);
 	free(take(x->text));
 }
 
+static void fcguest_kill(const struct fcguest *x)
+{
+	if (pidfd_send_signal(x->pidfd, SIGKILL, NULL, 0) < 0 && errno != ESRCH)
+		log_error("guest=%" PRIu64 " event=kill pid=%d error=\"%s\"",
+			  x->number, x->pid, strerror(errno));
+}
+
+/* The uffd is closed after the kill: nobody reads zeros in between. */
 static void fcguest_refuse(struct fcguest *x, const char *why)
 {
-	log_warn("guest=%" PRIu64 " event=refused pid=%d error=\"%s\"",
-		 x->number, x->pid, why);
+	bool waits = x->uffd >= 0;
+
+	log_warn("guest=%" PRIu64 " event=refused pid=%d action=%s"
+		 " error=\"%s\"",
+		 x->number, x->pid, waits ? "kill" : "close", why);
+	if (waits)
+		fcguest_kill(x);
 	fcguest_settle(x);
 	fcguest_free(x);
 }
@@ -141,9 +159,7 @@ static void firecracker_failed(void *arg, uint64_t guest, const struct err *e)
 	log_error("guest=%" PRIu64 " event=failed pid=%d action=kill"
 		  " error=\"%s\"",
 		  guest, x->pid, e->msg);
-	if (pidfd_send_signal(x->pidfd, SIGKILL, NULL, 0) < 0)
-		log_error("guest=%" PRIu64 " event=kill pid=%d error=\"%s\"",
-			  guest, x->pid, strerror(errno));
+	fcguest_kill(x);
 	/* The engine keeps its userfaultfd until it has ended. */
 	fcguest_free(x);
 }
@@ -181,15 +197,22 @@ static bool fcguest_is_uffd(int fd)
 	       !memcmp(to, FIRECRACKER_UFFD, (size_t)n);
 }
 
-/* An fd that came. NULL, or what is wrong with it. */
-static const char *fcguest_take_fd(struct fcguest *x, int fd_take_)
+/* Fds that came. NULL, or what is wrong with them; a userfaultfd among them is
+ * kept all the same. */
+static const char *fcguest_take_fds(struct fcguest *x, const int *fds_take,
+				    size_t n)
 {
-	if (x->uffd >= 0) {
-		close(fd_take_);
-		return "more than one fd";
+	bool more = n > 1 || x->uffd >= 0;
+
+	for (size_t i = 0; i < n; i++) {
+		if (x->uffd < 0 && fcguest_is_uffd(fds_take[i]))
+			x->uffd = fds_take[i];
+		else
+			close(fds_take[i]);
 	}
-	x->uffd = fd_take_;
-	return fcguest_is_uffd(fd_take_) ? NULL : "the fd is no userfaultfd";
+	return more          ? "more than one fd"
+	       : x->uffd < 0 ? "the fd is no userfaultfd"
+			     : NULL;
 }
 
 /* All is said: serve it. */
@@ -197,14 +220,16 @@ static void fcguest_serve(struct fcguest *x,
 			  const struct engine_region *regions, unsigned n)
 {
 	struct firecracker *fc = x->fc;
+	guard_fd int uffd = fcntl(x->uffd, F_DUPFD_CLOEXEC, 0);
+	guard_fd int pidfd = fcntl(x->pidfd, F_DUPFD_CLOEXEC, 0);
 	uint64_t bytes = 0;
 	struct err e = ERR_NULL;
-	int own = fcntl(x->pidfd, F_DUPFD_CLOEXEC, 0), r;
+	int r;
 
-	r = own < 0 ? err_errno(&e, errno, "pidfd")
-		    : guest_add(fc->engine, x->number, GUEST_COPY,
-				FIRECRACKER_LAYER, fd_take(&x->uffd), own,
-				regions, n, &e);
+	r = uffd < 0 || pidfd < 0 ? err_errno(&e, errno, "keep its fds")
+				  : guest_add(fc->engine, x->number, GUEST_COPY,
+					      FIRECRACKER_LAYER, fd_take(&uffd),
+					      fd_take(&pidfd), regions, n, &e);
 	if (r < 0) {
 		fcguest_refuse(x, e.msg);
 		return;
@@ -247,23 +272,23 @@ static void fcguest_ready(void *arg, int fd)
 	struct fcguest *x = arg;
 	size_t room = HANDSHAKE_BYTES_MAX - x->len, n_fds = 0;
 	const char *why = NULL;
-	int came = -1;
+	int came[FDPASS_MAX];
 	ssize_t n;
 
 	if (!room) {
 		fcguest_refuse(x, "too much text without an fd");
 		return;
 	}
-	n = fdpass_receive(fd, x->text + x->len, room, &came, 1, &n_fds,
+	n = fdpass_receive(fd, x->text + x->len, room, came, FDPASS_MAX, &n_fds,
 			   MSG_DONTWAIT);
 	if (n == -EAGAIN)
 		return;
 	if (n == -E2BIG)
-		why = "more than one fd";
+		why = "more fds than can be received";
 	else if (n < 0)
 		why = strerror((int)-n);
 	else if (n_fds)
-		why = fcguest_take_fd(x, came);
+		why = fcguest_take_fds(x, came, n_fds);
 	if (why) {
 		fcguest_refuse(x, why);
 		return;

@@ -3,8 +3,9 @@
 #
 # byre pager --firecracker serves stock Firecrackers of all versions, several at
 # once, from a template and beside its daemon; what is no Firecracker is refused
-# with a reason; one that is killed is forgotten; from a store that is damaged a
-# guest gets no wrong byte but its end, and the log says why.
+# with a reason, and killed where its memory would wait for ever; one that is
+# killed is forgotten; from a store that is damaged a guest gets no wrong byte
+# but its end, and the log says why.
 #
 # The Firecracker is a program of ours that does to the byte what one does
 # (src/pager/test_firecracker.c): there is none in Debian.
@@ -58,11 +59,21 @@ vm_stays()
 	until_true 20 "a guest runs" grep -q touched "$D/vm.$1"
 }
 
+# Whose connection is closed ends by itself; whose memory waits is killed.
 refused()
 {
 	run timeout 30 "$CLIENT" bad "$socket" "$memory" "$1"
 	expect 0
-	until_true 5 "the log says \"$2\"" pager_said "event=refused.*$2"
+	until_true 5 "the log says \"$2\"" \
+		pager_said "event=refused.*action=close.*$2"
+}
+
+killed()
+{
+	run timeout 30 "$CLIENT" bad "$socket" "$memory" "$1"
+	expect 137
+	until_true 5 "the log says \"$2\"" \
+		pager_said "event=refused.*action=kill.*$2"
 }
 
 no_uffd()
@@ -93,11 +104,11 @@ same "$(grep -c event=ended "$D/pager.log")" 7 "Firecrackers ended"
 "$CLIENT" bad "$socket" "$memory" silent &
 silent=$!
 refused no-fd "no fd came with it"
-refused two-fds "more than one fd"
+killed two-fds "more than one fd"
 refused other-fd "no userfaultfd"
-refused no-json "no JSON"
-refused half "ends too early"
-refused outside "outside the image"
+killed no-json "no JSON"
+killed half "ends too early"
+killed outside "outside the image"
 refused endless "too much text"
 refused end "it said nothing"
 vm 1.12 || fail "one among strangers: exit code $?"
