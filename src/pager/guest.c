@@ -625,6 +625,7 @@ static void guest_ready(struct source *s, uint32_t events, uint64_t now_ns)
 {
 	struct guest *t = container_of(s, struct guest, events);
 	struct uffd_msg m[GUEST_EVENTS] = { 0 };
+	struct err e = ERR_NULL;
 	ssize_t n;
 
 	if (events & EPOLLERR && !guest_unblock(t))
@@ -632,13 +633,14 @@ static void guest_ready(struct source *s, uint32_t events, uint64_t now_ns)
 	n = guest_read(t->uffd, m, sizeof(m));
 	if (n < 0 && (errno == EAGAIN || errno == EINTR))
 		return;
-	/* Its process is about to be seen as ended; until then there is
-	 * nothing to read, and epoll would not stop saying so. */
-	if (n <= 0)
-		source_del(t->engine, s);
-	else
-		guest_events(t, m, (unsigned)((size_t)n / sizeof(m[0])),
-			     now_ns);
+	/* Not what the end of its process looks like: there is nothing to
+	 * read then. */
+	if (n <= 0) {
+		err_errno(&e, n < 0 ? errno : EIO, "read page faults");
+		guest_fail(t, &e);
+		return;
+	}
+	guest_events(t, m, (unsigned)((size_t)n / sizeof(m[0])), now_ns);
 }
 
 /* ---- start ---- */

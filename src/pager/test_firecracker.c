@@ -290,7 +290,7 @@ static void bad_send(const struct machine *m, const char *how, const char *json)
 	guard_free char *big = malloc(HANDSHAKE_BYTES_MAX + 4096);
 	const int two[] = { m->uffd, m->uffd };
 	char copy[4096];
-	int null = open("/dev/null", O_RDONLY | O_CLOEXEC);
+	int null = open("/dev/null", O_RDONLY | O_CLOEXEC), raw;
 
 	check(big);
 	snprintf(copy, sizeof(copy), "%s", json);
@@ -322,6 +322,10 @@ static void bad_send(const struct machine *m, const char *how, const char *json)
 				   MSG_NOSIGNAL));
 	} else if (!strcmp(how, "end")) {
 		shutdown(m->fd, SHUT_WR);
+	} else if (!strcmp(how, "raw")) {
+		raw = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);
+		check(raw >= 0);
+		sample_send(m->fd, json, strlen(json), &raw, 1);
 	} else {
 		check(!strcmp(how, "silent"));
 	}
@@ -340,6 +344,8 @@ static int client_bad(const char *path, const char *memory, const char *how)
 	/* As a Firecracker, which does not look at its connection again. */
 	if (!strcmp(how, "outside"))
 		return m.region[0].p[0];
+	if (!strcmp(how, "raw"))
+		pause();
 	check(poll(&p, 1, 15000) == 1);
 	check(read(m.fd, &byte, 1) <= 0);
 	return 0;
@@ -486,6 +492,7 @@ static void test_nonsense(void)
 		{ "outside", "is outside the image", true },
 		{ "endless", "action=close error=\"too much text", false },
 		{ "end", "action=close error=\"it said nothing", false },
+		{ "raw", "action=kill error=\"read page faults", true },
 	};
 	pid_t silent = spawn_client(client_bad, "silent");
 	pid_t slow = spawn_client(client_bad, "slow");

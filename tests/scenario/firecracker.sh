@@ -73,7 +73,7 @@ killed()
 	run timeout 30 "$CLIENT" bad "$socket" "$memory" "$1"
 	expect 137
 	until_true 5 "the log says \"$2\"" \
-		pager_said "event=refused.*action=kill.*$2"
+		pager_said "action=kill.*$2"
 }
 
 no_uffd()
@@ -111,6 +111,7 @@ killed half "ends too early"
 killed outside "outside the image"
 refused endless "too much text"
 refused end "it said nothing"
+killed raw "read page faults"
 vm 1.12 || fail "one among strangers: exit code $?"
 wait $silent || fail "who says nothing is kept"
 
