@@ -6,6 +6,7 @@
  *	          page here    SHARED: UFFDIO_WAKE      COPY: UFFDIO_COPY
  *	          not here     a waiter; its frames are asked for (layer.c)
  *	          EAGAIN       a waiter that is parked; the next turn tries again
+ *	          surrendered  zero from now on; its waiters are parked
  *
  * A SHARED guest maps the layer itself. When a frame comes, it is woken for the
  * whole chunk with one call, events that were not read yet included: those who
@@ -20,7 +21,8 @@
  *     of it, which brings the events again.
  *  3. What a COPY guest has surrendered (REMOVE) is zero from then on,
  *     whatever the image says; the REMOVEs of one read are applied before its
- *     faults are served, because the kernel hands out faults first.
+ *     faults are served, because the kernel hands out faults first. Its waiters
+ *     no longer depend on frames: they are parked.
  *  4. While memory is being removed the kernel refuses to fill (EAGAIN) until
  *     the event was read. The fault waits beside, and other events are read
  *     meanwhile.
@@ -282,15 +284,26 @@ static struct waiter *guest_waiter(struct guest *t, uint64_t page)
 	return NULL;
 }
 
+/* Its parked waiters are tried again, at the end of a turn. */
+static void guest_park(struct guest *t)
+{
+	if (list_empty(&t->in_parked))
+		list_add_tail(&t->engine->parked, &t->in_parked);
+}
+
 static void guest_wait(struct guest *t, uint64_t page, uint64_t pages,
 		       bool parked, uint64_t now_ns)
 {
-	if (parked && list_empty(&t->in_parked))
-		list_add_tail(&t->engine->parked, &t->in_parked);
+	struct waiter *w = guest_waiter(t, page);
+
+	if (parked)
+		guest_park(t);
 	if (list_empty(&t->in_waiting))
 		list_add_tail(&t->layer->waiting, &t->in_waiting);
-	if (guest_waiter(t, page))
+	if (w) {
+		w->parked = w->parked || parked;
 		return;
+	}
 	if (t->n_waiters == GUEST_WAITERS) {
 		t->overflow = true;
 		return;
@@ -389,7 +402,8 @@ void guest_refused(struct layer *l, uint32_t id, const struct err *e)
 
 	list_for_each (t, tmp, &l->waiting, struct guest, in_waiting) {
 		for (unsigned i = 0; i < t->n_waiters; i++) {
-			if (!guest_waits_for(l, &t->waiters[i], id))
+			if (t->waiters[i].parked ||
+			    !guest_waits_for(l, &t->waiters[i], id))
 				continue;
 			list_add_tail(&failing, &t->in_failing);
 			break;
@@ -444,8 +458,8 @@ static bool guest_try(struct guest *t, struct waiter *w, uint64_t now_ns)
 	else
 		s = guest_serve(t, r, w->page);
 	w->parked = s == SERVED_PARK;
-	if (w->parked && list_empty(&t->in_parked))
-		list_add_tail(&t->engine->parked, &t->in_parked);
+	if (w->parked)
+		guest_park(t);
 	return s != SERVED_WAIT && s != SERVED_PARK;
 }
 
@@ -507,6 +521,23 @@ void guest_retry(struct guest *t, uint64_t now_ns)
 
 /* ---- events ---- */
 
+/* Who waits for surrendered pages waits for no frame any more, whether it comes
+ * or fails; nor need those who had no place wait for others' frames. */
+static void guest_remove_pages(struct guest *t, uint64_t page, uint64_t pages)
+{
+	bool any = t->overflow;
+
+	bitmap_set_run(&t->removed, page, pages);
+	for (unsigned i = 0; i < t->n_waiters; i++) {
+		struct waiter *w = &t->waiters[i];
+
+		if (w->page < page + pages && page < w->page + w->pages)
+			w->parked = any = true;
+	}
+	if (any)
+		guest_park(t);
+}
+
 static void guest_remove(struct guest *t, uint64_t start, uint64_t end)
 {
 	if (!t->removed.bits)
@@ -517,10 +548,9 @@ static void guest_remove(struct guest *t, uint64_t start, uint64_t end)
 		uint64_t to = min(end, r->addr + r->bytes);
 
 		if (from < to)
-			bitmap_set_run(&t->removed,
-				       (from - r->addr + r->offset) /
-					       INDEX_PAGE,
-				       (to - from) / INDEX_PAGE);
+			guest_remove_pages(
+				t, (from - r->addr + r->offset) / INDEX_PAGE,
+				(to - from) / INDEX_PAGE);
 	}
 }
 

@@ -242,7 +242,8 @@ struct waiter {
 	uint64_t page; /* in the layer */
 	uint32_t pages; /* 1, or those of a huge page */
 	uint64_t since_ns; /* event read */
-	bool parked; /* not for a frame: the kernel said EAGAIN */
+	bool parked; /* not for a frame: the kernel said EAGAIN, or the page was
+		      * surrendered */
 };
 
 struct guest {

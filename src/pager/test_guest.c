@@ -1,8 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * COPY guests: huge pages, userfaultfds that are made to block
+ * COPY guests: huge pages, memory that is surrendered while somebody waits for
+ * it, userfaultfds that are made to block
  */
 #include "pager/test_stream.h"
+
+#include <poll.h>
+#include <stdatomic.h>
 
 #define DEADLINE (20 * NS_PER_SEC)
 #define HUGE_BYTES (2ull << 20)
@@ -60,6 +64,200 @@ static void test_huge_present(void)
 		check(child_page_ok(&c, p));
 	check(rig_stat(&l->faults_present) == HUGES);
 	check(rig_stat(&l->prefetch_hits) == rig_stat(&l->frames_prefetch));
+	rig_stop(&r);
+	stream_end(&s);
+}
+
+/* ---- surrendered while it is waited for ---- */
+
+/* More than a guest has places for waiters, and fewer. */
+#define CROWD 100u
+#define ROUNDS 60u
+#define SURRENDERERS 3u
+
+struct waiting {
+	struct child *c;
+	uint64_t page;
+	pthread_t thread;
+	uint8_t got;
+};
+
+static void *waiting_main(void *arg)
+{
+	struct waiting *w = arg;
+
+	w->got = w->c->mem[w->page * PAGE + 8];
+	return NULL;
+}
+
+/* Threads that wait for one page each; these are not zero in the image. */
+static void waiting_start(struct waiting *w, unsigned n, struct child *c)
+{
+	uint64_t page = 0;
+
+	for (unsigned i = 0; i < n; i++, page++) {
+		while (stream_zero(page))
+			page++;
+		w[i] = (struct waiting){ .c = c, .page = page, .got = 1 };
+		if (pthread_create(&w[i].thread, NULL, waiting_main, &w[i]))
+			_exit(2);
+	}
+}
+
+static bool waiting_ended(struct waiting *w)
+{
+	pthread_join(w->thread, NULL);
+	return w->got == 0;
+}
+
+static void surrender(const struct child *c, uint64_t page, uint64_t n)
+{
+	if (madvise((void *)(uintptr_t)(c->mem + page * PAGE), n * PAGE,
+		    MADV_DONTNEED))
+		_exit(2);
+}
+
+/* Those for whom there was no place first. */
+static int body_removed(struct child *c)
+{
+	struct waiting w[CROWD];
+
+	waiting_start(w, CROWD, c);
+	child_wait(c);
+	for (unsigned i = CROWD; i-- > 0;) {
+		surrender(c, w[i].page, 1);
+		if (!waiting_ended(&w[i]))
+			return 1;
+	}
+	child_tell(c);
+	child_wait(c);
+	return 0;
+}
+
+static int body_one(struct child *c)
+{
+	return child_page_ok(c, 0) ? 0 : 1;
+}
+
+static void child_hear_soon(struct child *c)
+{
+	struct pollfd p = { .fd = c->told[0], .events = POLLIN };
+
+	check(poll(&p, 1, 10000) == 1);
+	child_hear(c);
+}
+
+static void away(const struct stream *s)
+{
+	char path[600], to[600];
+
+	stream_path(s, path);
+	snprintf(to, sizeof(to), "%s/away", s->dir);
+	check(rename(path, to) == 0);
+}
+
+/* Pages that are waited for and surrendered are zero at once, and it is all one
+ * that their frame then fails: it is another guest's, who has kept his. */
+static void test_removed(void)
+{
+	struct child a, b;
+	struct stream s;
+	struct rig r;
+
+	stream_new(&s, 3, 1024, 0);
+	away(&s);
+	child_new(&a, &s, GUEST_COPY, UFFD_FEATURE_EVENT_REMOVE, body_removed);
+	child_new(&b, &s, GUEST_COPY, UFFD_FEATURE_EVENT_REMOVE, body_one);
+	rig_new(&r, 3 * NS_PER_SEC, NULL, 2);
+	rig_layer(&r, 0, &s, false);
+	child_add(&a, r.engine, 1, 0);
+	child_add(&b, r.engine, 2, 0);
+	rig_start(&r);
+	child_go(&a);
+	while (rig_stat(&r.stats->layer[0].faults_waited) < CROWD)
+		usleep(1000);
+	child_go(&b);
+	child_go(&a);
+	child_hear_soon(&a);
+	rig_until(&r, &r.failed, 1);
+	usleep(20000);
+	check(rig_count(&r, &r.failed) == 1 && r.last_failed == 2);
+	child_go(&a);
+	child_end(&a);
+	child_kill(&b);
+	rig_stop(&r);
+	stream_end(&s);
+}
+
+struct surrenderer {
+	struct child *c;
+	uint64_t page;
+	pthread_t thread;
+	atomic_bool stop;
+};
+
+static void *surrenderer_main(void *arg)
+{
+	struct surrenderer *t = arg;
+
+	while (!t->stop) {
+		surrender(t->c, t->page, 8);
+		t->c->mem[t->page * PAGE] = 1;
+	}
+	return NULL;
+}
+
+/* A second fault on each page that is waited for and was surrendered, while
+ * other memory is, so that the kernel refuses many of them (EAGAIN). */
+static int body_refault(struct child *c)
+{
+	struct surrenderer t[SURRENDERERS];
+	struct waiting w[ROUNDS];
+
+	waiting_start(w, ROUNDS, c);
+	child_wait(c);
+	for (unsigned i = 0; i < SURRENDERERS; i++) {
+		t[i].c = c;
+		t[i].page = c->pages - 16 * (i + 1);
+		t[i].stop = false;
+		if (pthread_create(&t[i].thread, NULL, surrenderer_main, &t[i]))
+			return 2;
+	}
+	for (unsigned i = 0; i < ROUNDS; i++) {
+		surrender(c, w[i].page, 1);
+		if (c->mem[w[i].page * PAGE + 8])
+			return 1;
+	}
+	for (unsigned i = 0; i < ROUNDS; i++)
+		if (!waiting_ended(&w[i]))
+			return 1;
+	for (unsigned i = 0; i < SURRENDERERS; i++) {
+		t[i].stop = true;
+		pthread_join(t[i].thread, NULL);
+	}
+	child_tell(c);
+	return 0;
+}
+
+static void test_refault(void)
+{
+	struct child a;
+	struct stream s;
+	struct rig r;
+
+	stream_new(&s, 4, 1024, 0);
+	away(&s);
+	child_new(&a, &s, GUEST_COPY, UFFD_FEATURE_EVENT_REMOVE, body_refault);
+	rig_new(&r, 2 * DEADLINE, NULL, 2);
+	rig_layer(&r, 0, &s, false);
+	child_add(&a, r.engine, 1, 0);
+	rig_start(&r);
+	child_go(&a);
+	while (rig_stat(&r.stats->layer[0].faults_waited) < ROUNDS)
+		usleep(1000);
+	child_go(&a);
+	child_hear_soon(&a);
+	child_end(&a);
 	rig_stop(&r);
 	stream_end(&s);
 }
@@ -143,6 +341,8 @@ static void test_block(void)
 int main(void)
 {
 	test_huge_present();
+	test_removed();
+	test_refault();
 	test_block();
 	return 0;
 }
