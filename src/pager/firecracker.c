@@ -390,18 +390,33 @@ static void firecracker_tick(void *arg, int fd)
 		firecracker_patience(fc, false);
 }
 
+static void firecracker_counts(const struct firecracker *fc)
+{
+	char line[PAGER_STATS_LINE];
+	struct cache_counts c = { 0 };
+
+	if (fc->cache)
+		c = cache_counts(fc->cache);
+	pager_layer_stats_print(&fc->stats.layer[FIRECRACKER_LAYER], line,
+				sizeof(line));
+	log_info("event=counts %s cache_bytes=%" PRIu64 " cache_hits=%" PRIu64
+		 " cache_misses=%" PRIu64 " cache_evicted_bytes=%" PRIu64
+		 " cache_errors=%" PRIu64,
+		 line, c.bytes, c.hits, c.misses, c.evicted_bytes, c.errors);
+}
+
 static void firecracker_signal(void *arg, int fd)
 {
 	struct firecracker *fc = arg;
 	struct signalfd_siginfo info = { 0 };
-	struct fcguest *x, *tmp;
-	unsigned n = 0;
 
 	if (read(fd, &info, sizeof(info)) != sizeof(info))
 		return;
-	list_for_each (x, tmp, &fc->served, struct fcguest, link)
-		n++;
-	log_info("event=stop signal=%u guests=%u", info.ssi_signo, n);
+	firecracker_counts(fc);
+	if (info.ssi_signo == SIGUSR1)
+		return;
+	log_info("event=stop signal=%u guests=%" PRIu64, info.ssi_signo,
+		 PAGER_GET(fc->stats.layer[FIRECRACKER_LAYER].guests));
 	err_drop(unlink(fc->config->socket));
 	engine_stop(fc->engine);
 }
@@ -418,6 +433,7 @@ static int firecracker_listen(struct firecracker *fc, struct err *e)
 	sigemptyset(&set);
 	sigaddset(&set, SIGTERM);
 	sigaddset(&set, SIGINT);
+	sigaddset(&set, SIGUSR1);
 	sigprocmask(SIG_BLOCK, &set, NULL);
 	r = io_listen_unix(fc->config->socket, 0600, &fc->listen_fd, e);
 	if (r < 0)

@@ -9,6 +9,7 @@
  */
 #include "pager/proto.h"
 
+#include <stddef.h>
 #include <stdint.h>
 
 /* Bucket i: below 2^i microseconds (the last: everything above). */
@@ -46,6 +47,16 @@ struct pager_stats {
 		cache_evicted_bytes, cache_errors;
 	struct pager_layer_stats layer[PAGER_LAYERS_MAX];
 };
+
+/* "guests=1 faults=12 ...": every number by its name here, and the p50, p99 and
+ * maximum of the latencies. Cut where @size ends; PAGER_STATS_LINE does. */
+#define PAGER_STATS_LINE 1536
+void pager_layer_stats_print(const struct pager_layer_stats *s, char *out,
+			     size_t size);
+/* Below so many microseconds @part of @whole of all faults were served; what is
+ * in the last bucket counts as its lower bound. 0: there was none. */
+uint64_t pager_layer_stats_us(const struct pager_layer_stats *s, uint64_t part,
+			      uint64_t whole);
 
 #define PAGER_COUNT(field, n) \
 	__atomic_fetch_add(&(field), (uint64_t)(n), __ATOMIC_RELAXED)

@@ -442,10 +442,28 @@ static void said(const char *words)
 	}
 }
 
+/* The number behind @key in the last line of counts. */
+static uint64_t counted(const char *key)
+{
+	guard_free char *text = NULL;
+	struct err e = ERR_NULL;
+	char *line = NULL, *p;
+
+	sample_ok(io_read_file(path_of("log"), 1 << 20, &text, NULL, &e), &e);
+	for (p = text; (p = strstr(p, "event=counts")); p++)
+		line = p;
+	check(line);
+	line[strcspn(line, "\n")] = '\0';
+	p = strstr(line, key);
+	check(p);
+	return strtoull(p + strlen(key), NULL, 10);
+}
+
 static void stop(pid_t pager)
 {
 	check(kill(pager, SIGTERM) == 0);
 	check(ended(pager) == 0);
+	said("event=counts");
 	check(access(path_of("fc.sock"), F_OK) < 0);
 	check(unlink(path_of("log")) == 0);
 }
@@ -476,6 +494,27 @@ static void refused(pid_t pid, bool killed)
 		check(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
 	else
 		check(status == 0);
+}
+
+/* Asked for, while it serves. */
+static void test_counts(pid_t pager)
+{
+	pid_t a = spawn_client(client_run, "linger");
+	char words[64];
+
+	snprintf(words, sizeof(words), "event=connected pid=%d", a);
+	said(words);
+	check(kill(pager, SIGUSR1) == 0);
+	said("event=counts guests=1 faults=");
+	check(counted(" faults=") == counted(" faults_present=") +
+					     counted(" faults_zero=") +
+					     counted(" faults_waited="));
+	check(counted(" faults_present=") > MEMORY / INDEX_PAGE);
+	check(counted(" faults_zero=") > 0);
+	check(counted(" memory_present_bytes=") > 0);
+	check(counted(" latency_us_p99=") >= counted(" latency_us_p50="));
+	check(kill(a, SIGKILL) == 0);
+	check(WIFSIGNALED(ended(a)));
 }
 
 static void test_nonsense(void)
@@ -608,6 +647,7 @@ static void test_all(void)
 	client_image(top);
 	pager = spawn_pager(path_of("whole"), NULL);
 	test_versions();
+	test_counts(pager);
 	test_nonsense();
 	test_killed(pager);
 	test_cut();

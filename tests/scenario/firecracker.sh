@@ -98,6 +98,9 @@ same "$(grep -c event=connected "$D/pager.log")" 7 "Firecrackers connected"
 same "$(grep -c 'event=connected.*regions=2' "$D/pager.log")" 1 "with a gap"
 until_true 5 "all have ended" no_uffd
 same "$(grep -c event=ended "$D/pager.log")" 7 "Firecrackers ended"
+kill -USR1 "$PAGER"
+until_true 5 "the counts" \
+	pager_said "event=counts guests=0 faults=[1-9].* latency_us_p99=[1-9]"
 
 # ---- what is none ----
 
@@ -147,6 +150,8 @@ vm sweep || fail "streamed: exit code $?"
 wait $! || fail "streamed, with a gap: exit code $?"
 [ -n "$(ls "$D"/other/cache/im*/*)" ] || fail "nothing in the cache"
 pager_stop
+grep -q "event=counts.* fetched_bytes=[1-9].* cache_bytes=[1-9]" \
+	"$D/pager.log" || fail "no counts at the end"
 
 # ---- damaged ----
 
