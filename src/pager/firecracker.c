@@ -19,7 +19,8 @@
  *     returns, and another one may be connecting.
  *  2. A connection is kept until it has said everything, for PATIENCE at most;
  *     there are FIRECRACKER_PENDING_MAX of them. Who it is (pidfd) is asked
- *     when it connects.
+ *     when it connects. While no fd is free nobody is let in, and a tick looks
+ *     again.
  *  3. Fail closed: a guest whose page will never come is killed, with the
  *     reason in the log. It would wait for ever otherwise, which looks like
  *     health from outside. Who is refused and gave a userfaultfd is such a
@@ -90,6 +91,8 @@ struct firecracker {
 	int listen_fd, signal_fd, timer_fd;
 	struct list pending, served;
 	unsigned n_pending;
+	bool resting; /* the listener is not watched until the next tick */
+	bool starved; /* and that was said */
 	uint64_t last_number;
 };
 
@@ -357,14 +360,29 @@ static int firecracker_pend(struct firecracker *fc, int fd_take_)
 	return 0;
 }
 
+/* No fd is free, or no memory. Who connects waits in the backlog, for which
+ * epoll would not stop waking us. */
+static void firecracker_rest(struct firecracker *fc, int code)
+{
+	if (!fc->starved)
+		log_warn("event=starved error=\"accept: %s\"", strerror(code));
+	fc->starved = fc->resting = true;
+	engine_unwatch(fc->engine, fc->listen_fd);
+	firecracker_patience(fc, true);
+}
+
 static void firecracker_accept(void *arg, int listen_fd)
 {
 	struct firecracker *fc = arg;
 	int fd = accept4(listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
 	int r;
 
-	if (fd < 0)
+	if (fd < 0) {
+		if (errno != EAGAIN && errno != EINTR && errno != ECONNABORTED)
+			firecracker_rest(fc, errno);
 		return;
+	}
+	fc->starved = false;
 	/* The one who has been silent for longest makes room. */
 	if (fc->n_pending == FIRECRACKER_PENDING_MAX)
 		fcguest_refuse(
@@ -386,7 +404,10 @@ static void firecracker_tick(void *arg, int fd)
 	list_for_each (x, tmp, &fc->pending, struct fcguest, link)
 		if (now_ns - x->since_ns > FIRECRACKER_PATIENCE_NS)
 			fcguest_judge(x, true);
-	if (!fc->n_pending)
+	if (fc->resting)
+		fc->resting = engine_watch(fc->engine, fc->listen_fd,
+					   firecracker_accept, fc) < 0;
+	if (!fc->n_pending && !fc->resting)
 		firecracker_patience(fc, false);
 }
 

@@ -21,6 +21,7 @@
  */
 #include "pager/firecracker.h"
 
+#include "base/clock.h"
 #include "base/proc.h"
 #include "image/store.h"
 #include "pager/handshake.h"
@@ -36,6 +37,7 @@
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
+#include <time.h>
 
 #define MIB (1ull << 20)
 #define MEMORY (22 * MIB)
@@ -517,6 +519,49 @@ static void test_counts(pid_t pager)
 	check(WIFSIGNALED(ended(a)));
 }
 
+static uint64_t cpu_ns(pid_t pid)
+{
+	struct timespec t;
+	clockid_t clock;
+
+	check(clock_getcpuclockid(pid, &clock) == 0);
+	check(clock_gettime(clock, &t) == 0);
+	return (uint64_t)t.tv_sec * NS_PER_SEC + (uint64_t)t.tv_nsec;
+}
+
+static rlim_t lowest_free_fd(pid_t pid)
+{
+	char path[64];
+
+	for (rlim_t n = 0;; n++) {
+		snprintf(path, sizeof(path), "/proc/%d/fd/%u", pid,
+			 (unsigned)n);
+		if (faccessat(AT_FDCWD, path, F_OK, AT_SYMLINK_NOFOLLOW) < 0)
+			return n;
+	}
+}
+
+/* Without an fd to spare it waits, and does nothing else; so does who connects,
+ * who is served then. */
+static void test_starved(pid_t pager)
+{
+	struct rlimit was, l;
+	uint64_t ns;
+	pid_t a;
+
+	check(prlimit(pager, RLIMIT_NOFILE, NULL, &was) == 0);
+	l = was;
+	l.rlim_cur = lowest_free_fd(pager);
+	check(prlimit(pager, RLIMIT_NOFILE, &l, NULL) == 0);
+	a = spawn_client(client_run, "sweep");
+	said("event=starved error=\"accept: Too many");
+	ns = cpu_ns(pager);
+	sleep(1);
+	check(cpu_ns(pager) - ns < 100 * NS_PER_MS);
+	check(prlimit(pager, RLIMIT_NOFILE, &was, NULL) == 0);
+	check(ended(a) == 0);
+}
+
 static void test_nonsense(void)
 {
 	static const struct {
@@ -648,6 +693,7 @@ static void test_all(void)
 	pager = spawn_pager(path_of("whole"), NULL);
 	test_versions();
 	test_counts(pager);
+	test_starved(pager);
 	test_nonsense();
 	test_killed(pager);
 	test_cut();
