@@ -135,11 +135,11 @@ static enum served guest_filled(struct guest *t, int r, int64_t done,
 		return SERVED_DONE;
 	switch (code) {
 	case EEXIST: /* somebody was faster, and may not have woken */
+	case ENOENT: /* unmapped or replaced meanwhile, which wakes nobody */
 		guest_wake_range(t, addr, bytes);
 		return SERVED_DONE;
 	case EAGAIN:
 		return SERVED_PARK;
-	case ENOENT: /* no longer mapped, or no longer registered */
 	case ESRCH: /* the process has ended */
 		return SERVED_DONE;
 	default:

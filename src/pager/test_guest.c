@@ -68,6 +68,63 @@ static void test_huge_present(void)
 	stream_end(&s);
 }
 
+/* ---- replaced while it is waited for ---- */
+
+struct replaced {
+	const volatile uint8_t *at;
+	pthread_t thread;
+};
+
+static void *replaced_main(void *arg)
+{
+	const struct replaced *t = arg;
+
+	return (void *)(uintptr_t)*t->at;
+}
+
+static void touch(struct replaced *t, int uffd)
+{
+	struct pollfd p = { .fd = uffd, .events = POLLIN };
+
+	check(pthread_create(&t->thread, NULL, replaced_main, t) == 0);
+	check(poll(&p, 1, (int)(DEADLINE / NS_PER_MS)) == 1);
+}
+
+/* A VMM puts another mapping where a zero page is waited for, as the shim does
+ * when the guest surrenders it: the page cannot be filled, and who waits must
+ * look again. */
+static void test_replaced(void)
+{
+	struct engine_region region = { .bytes = HUGES * HUGE_BYTES,
+					.page_bytes = PAGE };
+	struct replaced t = { 0 };
+	struct err e = ERR_NULL;
+	uint64_t page = 0;
+	void *got = &t;
+	struct stream s;
+	struct child c;
+	struct rig r;
+
+	stream_new(&s, 1, HUGES * HUGE_BYTES / PAGE, 0);
+	while (!stream_zero(page))
+		page++;
+	c = (struct child){ .stream = &s, .pages = s.pages[INDEX_MEMORY] };
+	huge_map(&c);
+	rig_new(&r, DEADLINE, NULL, 2);
+	rig_layer(&r, 0, &s, false);
+	region.addr = (uintptr_t)c.mem;
+	check(guest_add(r.engine, 1, GUEST_COPY, 0, c.uffd, -1, &region, 1,
+			&e) == 0);
+	t.at = c.mem + page * PAGE;
+	touch(&t, c.uffd);
+	check(mmap((void *)(uintptr_t)t.at, PAGE, PROT_READ | PROT_WRITE,
+		   MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == t.at);
+	rig_start(&r);
+	check(pthread_join(t.thread, &got) == 0 && !got);
+	rig_stop(&r);
+	stream_end(&s);
+}
+
 /* ---- surrendered while it is waited for ---- */
 
 /* More than a guest has places for waiters, and fewer. */
@@ -341,6 +398,7 @@ static void test_block(void)
 int main(void)
 {
 	test_huge_present();
+	test_replaced();
 	test_removed();
 	test_refault();
 	test_block();
