@@ -29,6 +29,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -48,6 +49,8 @@
  * those who ask. */
 #define INIT_NOFILE_SOFT 1024
 #define INIT_NOFILE_HARD 524288
+/* The most there is. */
+#define INIT_NICE (-20)
 
 struct init_options {
 	char net[2]; /* \"1\": configure the network card */
@@ -157,6 +160,18 @@ static void init_limits(void)
 	setrlimit(RLIMIT_CORE, &(struct rlimit){ 0, RLIM_INFINITY });
 }
 
+/* A guest full of processes, a fork bomb's above all, still obeys its host: we
+ * are next whenever we have something to do, and what we start is ordinary. */
+static void init_priority(void)
+{
+	const struct sched_param none = { 0 };
+
+	if (sched_setscheduler(0, SCHED_OTHER | SCHED_RESET_ON_FORK, &none) <
+		    0 ||
+	    setpriority(PRIO_PROCESS, 0, INIT_NICE) < 0)
+		kmsg_error("priority: %s", strerror(errno));
+}
+
 /* The mounts that programs expect, on the final root. */
 static void init_mount_rest(void)
 {
@@ -232,6 +247,7 @@ int init_start(int *ret_port_fd, struct err *broken, struct err *e)
 	kmsg_catch_crashes();
 	reboot(RB_DISABLE_CAD);
 	init_limits();
+	init_priority();
 	init_read_options(&o);
 	init_load_modules();
 	r = root_mount(o.root, o.root_type, broken);

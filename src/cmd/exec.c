@@ -12,6 +12,9 @@
  *	           died. One line on stderr says which.
  *
  * 125 to 127 are ambiguous by tradition; the line on stderr tells.
+ *
+ * --timeout is the agent's business, and ours when the guest cannot run: then
+ * we end it a little later, and say so.
  */
 #include "cmd/exec.h"
 
@@ -19,11 +22,19 @@
 #include "cmd/session.h"
 #include "cmd/stream.h"
 #include "cmd/tty.h"
+#include "base/clock.h"
 #include "base/guard.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+/* The agent's own last step (WIRE_K_TIMEOUT), and the way there and back on a
+ * busy host. */
+#define EXEC_KILL_NS (2 * NS_PER_SEC)
+#define EXEC_SLACK_NS (2 * NS_PER_SEC)
+/* As docker stop has it. */
+#define EXEC_GRACE_NS (10 * NS_PER_SEC)
 
 const struct opt exec_opts[] = {
 	{ 'i', "interactive", NULL, "pass stdin on (else it is /dev/null)",
@@ -96,7 +107,7 @@ static int exec_status(const struct stream_result *x, const char *id,
 		*ret_status = WIRE_EXIT_TIMEOUT;
 	else
 		*ret_status = x->signal ? 128 + x->signal : x->code;
-	if (x->has_code && x->error) {
+	if (x->error) {
 		err_set(&why, x->error, "run a command in %s: %s", id,
 			x->message);
 		cmd_fail(&why);
@@ -108,10 +119,14 @@ int exec_in(const char *id, const struct exec_options *o,
 	    const char *const *argv, int *ret_status, struct err *e)
 {
 	guard(stream_deinit) struct stream s = STREAM_NULL;
-	struct session_options so = { .stdin = o->interactive, .tty = o->tty };
+	struct session_options so = { .stdin = o->interactive,
+				      .tty = o->tty,
+				      .grace_ns = EXEC_GRACE_NS };
 	struct stream_result result = { 0 };
 	int r;
 
+	if (o->timeout_ns && o->timeout_ns < UINT64_MAX / 2)
+		so.deadline_ns = o->timeout_ns + EXEC_KILL_NS + EXEC_SLACK_NS;
 	r = stream_connect(&s, id, e);
 	if (r < 0)
 		return r;

@@ -22,17 +22,25 @@
  * 5. The terminal is raw only while the signals that could end us are held.
  * 6. A signal is passed on each time it comes. The third one that asks to end
  *    ends us, without waiting for the command; hanging up kills it.
+ * 7. A guest that cannot run (it was paused, its VMM was stopped, its disk has
+ *    no room on the host) answers nothing for ever, and does not keep us for
+ *    ever: when the deadline has passed, or a signal went unanswered for the
+ *    grace, we end by ourselves. Whether it is the guest that is silent or only
+ *    the command is asked with the signal (stream_probe()). While it is our
+ *    reader who keeps the output from coming, the deadline waits.
  */
 #include "cmd/session.h"
 
 #include "cmd/stream.h"
 #include "cmd/tty.h"
+#include "base/clock.h"
 #include "base/guard.h"
 
 #include <errno.h>
 #include <limits.h>
 #include <poll.h>
 #include <signal.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/signalfd.h>
 #include <unistd.h>
@@ -44,6 +52,10 @@
  * then somebody reads; PIPE_BUF is small enough to write on. */
 #define SESSION_WRITE_MAX PIPE_BUF
 #define SESSION_READ_MAX 65536
+
+/* For what is left to come once our reader takes it: a pipe and a window. */
+#define SESSION_REST_NS (2 * NS_PER_SEC)
+#define SESSION_NEVER UINT64_MAX
 
 /* One way out. */
 struct session_out {
@@ -61,6 +73,11 @@ struct session {
 	sigset_t saved_mask;
 	struct sigaction saved_pipe;
 	unsigned asked; /* to end */
+	int asked_last; /* by this signal */
+	uint64_t now_ns;
+	uint64_t deadline_ns; /* or SESSION_NEVER */
+	uint64_t grace_ns; /* after a signal */
+	uint64_t grace_end_ns; /* or SESSION_NEVER */
 	struct tty terminal; /* ours, while it is raw */
 	struct session_out out[2];
 	bool over; /* *result is filled */
@@ -107,6 +124,10 @@ static int session_init(struct session *x, struct stream *s,
 		.terminal = TTY_NULL,
 		.tty = o->tty,
 		.stdin = o->stdin,
+		.now_ns = clock_mono_ns(),
+		.deadline_ns = SESSION_NEVER,
+		.grace_ns = o->grace_ns,
+		.grace_end_ns = SESSION_NEVER,
 		.out = { { .fd = STDOUT_FILENO,
 			   .channel = WIRE_STDOUT,
 			   .queue = BUF_NULL(WIRE_WINDOW) },
@@ -114,6 +135,8 @@ static int session_init(struct session *x, struct stream *s,
 			   .channel = WIRE_STDERR,
 			   .queue = BUF_NULL(WIRE_WINDOW) } },
 	};
+	if (o->deadline_ns && o->deadline_ns < SESSION_NEVER - x->now_ns)
+		x->deadline_ns = x->now_ns + o->deadline_ns;
 	r = session_signals(x, e);
 	if (r < 0 || !o->tty || !o->stdin || !isatty(STDIN_FILENO))
 		return r;
@@ -137,6 +160,13 @@ static void session_end(struct session *x, int sig)
 {
 	x->over = true;
 	x->result = (struct stream_result){ .signal = sig };
+}
+
+/* Nobody reads what is left. */
+static void session_drop_all(struct session *x)
+{
+	for (int i = 0; i < 2; i++)
+		buf_consume(&x->out[i].queue, buf_len(&x->out[i].queue));
 }
 
 /* ---- out ---- */
@@ -242,6 +272,18 @@ static int session_resize(struct session *x, struct err *e)
 	return stream_send(x->stream, e);
 }
 
+/* Pass on a signal that asks to end. */
+static int session_ask(struct session *x, int sig, struct err *e)
+{
+	int r = stream_signal(x->stream, sig, e);
+
+	x->asked_last = sig;
+	if (r < 0 || !x->grace_ns || x->grace_end_ns != SESSION_NEVER)
+		return r;
+	x->grace_end_ns = x->now_ns + x->grace_ns;
+	return stream_probe(x->stream, e);
+}
+
 static int session_signal(struct session *x, struct err *e)
 {
 	struct signalfd_siginfo info = { 0 };
@@ -253,13 +295,62 @@ static int session_signal(struct session *x, struct err *e)
 	if (sig == SIGWINCH)
 		return x->tty ? session_resize(x, e) : 0;
 	if (!x->over && ++x->asked < SESSION_PATIENCE)
-		return stream_signal(x->stream, sig, e);
+		return session_ask(x, sig, e);
 	/* The user insists, or nobody reads what is left. */
 	if (!x->over)
 		session_end(x, sig);
-	for (int i = 0; i < 2; i++)
-		buf_consume(&x->out[i].queue, buf_len(&x->out[i].queue));
+	session_drop_all(x);
 	return 0;
+}
+
+/* ---- without the guest ---- */
+
+static void session_give_up(struct session *x, int sig, const char *why)
+{
+	session_end(x, sig);
+	x->result.timed_out = !sig;
+	x->result.error = ETIMEDOUT;
+	snprintf(x->result.message, sizeof(x->result.message), "%s", why);
+}
+
+/* Does our own reader keep the output from coming? */
+static bool session_blocked(const struct session *x, const struct pollfd *p)
+{
+	for (int i = 0; i < 2; i++)
+		if (buf_len(&x->out[i].queue) && !p[SESSION_STDOUT + i].revents)
+			return true;
+	return false;
+}
+
+static void session_due(struct session *x, bool blocked)
+{
+	if (stream_answered(x->stream))
+		x->grace_end_ns = SESSION_NEVER;
+	if (blocked && x->deadline_ns != SESSION_NEVER)
+		x->deadline_ns =
+			max(x->deadline_ns, x->now_ns + SESSION_REST_NS);
+	if (x->over)
+		return;
+	if (x->now_ns >= x->grace_end_ns) {
+		session_drop_all(x);
+		session_give_up(x, x->asked_last, "the guest does not answer");
+	} else if (x->now_ns >= x->deadline_ns) {
+		session_give_up(
+			x, 0, "its time is up, and the guest does not answer");
+	}
+}
+
+/* For poll(): milliseconds, rounded up. */
+static int session_wait_ms(const struct session *x)
+{
+	uint64_t due = min(x->deadline_ns, x->grace_end_ns), ms;
+
+	if (x->over || due == SESSION_NEVER)
+		return -1;
+	if (due <= x->now_ns)
+		return 0;
+	ms = (due - x->now_ns - 1) / NS_PER_MS + 1;
+	return (int)min(ms, (uint64_t)INT_MAX);
 }
 
 /* ---- all together ---- */
@@ -284,11 +375,14 @@ static void session_watch(const struct session *x, struct pollfd *p)
 static int session_turn(struct session *x, struct err *e)
 {
 	struct pollfd p[SESSION_FD_COUNT];
+	bool blocked;
 	int r = 0;
 
 	session_watch(x, p);
-	if (poll(p, SESSION_FD_COUNT, -1) < 0)
+	if (poll(p, SESSION_FD_COUNT, session_wait_ms(x)) < 0)
 		return errno == EINTR ? 0 : err_errno(e, errno, "wait");
+	x->now_ns = clock_mono_ns();
+	blocked = session_blocked(x, p);
 	if (p[SESSION_SIGNALS].revents)
 		r = session_signal(x, e);
 	for (int i = 0; i < 2 && r == 0; i++)
@@ -298,7 +392,11 @@ static int session_turn(struct session *x, struct err *e)
 		r = session_read(x, e);
 	if (r == 0 && !x->over)
 		r = stream_pump(x->stream, e);
-	return r < 0 ? r : session_frames(x, e);
+	if (r == 0)
+		r = session_frames(x, e);
+	if (r == 0)
+		session_due(x, blocked);
+	return r;
 }
 
 int session_run(struct stream *s, const struct session_options *o,

@@ -24,7 +24,7 @@
  * 5. When the connection breaks, frames that came before are still handed out;
  *    the error comes when one is asked for and there is none.
  * 6. After RESULT nothing of a stream is heard: numbers are not reused on a
- *    connection.
+ *    connection, but for the probe's.
  */
 #include "cmd/stream.h"
 
@@ -45,6 +45,9 @@
 #define STREAM_IN_MAX (2u * WIRE_FRAME_MAX)
 /* A window of DATA in whole frames, and room for control frames. */
 #define STREAM_OUT_MAX (WIRE_WINDOW + 16u * WIRE_FRAME_MAX)
+
+/* The number of the stream that a probe is: none of ours gets that far. */
+#define STREAM_PROBE UINT32_MAX
 
 static int stream_fail(const struct stream *s, int code, const char *what,
 		       struct err *e)
@@ -163,6 +166,23 @@ int stream_signal(struct stream *s, int sig, struct err *e)
 	return stream_send(s, e);
 }
 
+/* FACTS: whoever answers that takes signals, too, and has timers that run. */
+int stream_probe(struct stream *s, struct err *e)
+{
+	s->answered = false;
+	if (s->probing)
+		return 0;
+	s->probing = true;
+	wire_begin(&s->frame, s->mem, WIRE_FRAME_MAX, WIRE_FACTS, 0,
+		   STREAM_PROBE);
+	return stream_send(s, e);
+}
+
+bool stream_answered(const struct stream *s)
+{
+	return s->answered;
+}
+
 int stream_credit(struct stream *s, uint8_t ch, size_t bytes, struct err *e)
 {
 	struct wire_out *o = &s->frame;
@@ -255,12 +275,34 @@ static int stream_take_credit(struct stream *s, const struct wire_frame *f,
 	return 0;
 }
 
+/* The answer to a probe. An error is the daemon's: the guest is paused, say.
+ * That there are too many streams tells nothing about the guest, and is taken
+ * for an answer. */
+static int stream_probed(struct stream *s, const struct wire_frame *f,
+			 struct err *e)
+{
+	uint64_t error = 0;
+
+	if (f->type != WIRE_RESULT)
+		return stream_fail(s, EPROTO, "a probe makes no sense", e);
+	s->probing = false;
+	s->answered = wire_find_u64(f, WIRE_K_ERRNO, &error) == -ENOENT ||
+		      error == EMFILE;
+	return 0;
+}
+
 /* A frame of the open stream: is it the caller's? 0, STREAM_MORE: no. */
 static int stream_sort(struct stream *s, const struct wire_frame *f,
 		       struct err *e)
 {
 	int r;
 
+	if (s->probing && f->stream == STREAM_PROBE) {
+		r = stream_probed(s, f, e);
+		return r < 0 ? r : STREAM_MORE;
+	}
+	if (!s->open || f->stream != s->number)
+		return stream_fail(s, EPROTO, "a frame nobody asked for", e);
 	if (f->type == WIRE_CREDIT) {
 		r = stream_take_credit(s, f, e);
 		return r < 0 ? r : STREAM_MORE;
@@ -293,9 +335,6 @@ int stream_next(struct stream *s, struct wire_frame *ret, struct err *e)
 			return stream_fail(s, EPROTO, "garbage", e);
 		if (r == WIRE_MORE)
 			return stream_more(s, e);
-		if (!s->open || f.stream != s->number)
-			return stream_fail(s, EPROTO,
-					   "a frame nobody asked for", e);
 		r = stream_sort(s, &f, e);
 		if (r < 0)
 			return r;

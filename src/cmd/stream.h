@@ -20,6 +20,8 @@ struct stream {
 	int fd; /* non-blocking */
 	uint32_t number; /* of the open stream */
 	bool open; /* RESULT has not come */
+	bool probing; /* the answer to a probe has not come */
+	bool answered; /* it has */
 	uint64_t credit[WIRE_CHANNEL_COUNT]; /* DATA bytes we may send */
 	uint64_t owed[WIRE_CHANNEL_COUNT]; /* credit not yet given back */
 	uint64_t held[WIRE_CHANNEL_COUNT]; /* of its window the peer has used */
@@ -70,6 +72,10 @@ int stream_data(struct stream *s, uint8_t ch, const void *p, size_t len,
 		struct err *e) must_check;
 int stream_eof(struct stream *s, uint8_t ch, struct err *e) must_check;
 int stream_signal(struct stream *s, int sig, struct err *e) must_check;
+/* Ask whether the guest is there at all, beside the open stream. */
+int stream_probe(struct stream *s, struct err *e) must_check;
+/* Has it answered since? */
+bool stream_answered(const struct stream *s);
 /* @bytes of @ch have left our hands. */
 int stream_credit(struct stream *s, uint8_t ch, size_t bytes,
 		  struct err *e) must_check;

@@ -144,6 +144,9 @@ static void test_manners(void)
 
 	add_data(WIRE_STDOUT, 2, 10); /* a stream that is not open */
 	check(play(false, &x, &e) == -EPROTO);
+	/* A probe that nobody sent. */
+	add_frame(WIRE_RESULT, 0, UINT32_MAX, WIRE_K_CODE, 0);
+	check(play(false, &x, &e) == -EPROTO);
 	add_frame(WIRE_CREDIT, WIRE_STDIN, 1, WIRE_K_BYTES, 1);
 	check(play(false, &x, &e) == -EPROTO); /* nothing was sent */
 	add_frame(WIRE_CREDIT, WIRE_STDIN, 1, 0, 0);

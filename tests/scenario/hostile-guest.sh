@@ -38,9 +38,56 @@ neighbours_fine()
 neighbours_fine "in peace"
 rss=$(daemon_rss)
 
+# A fork bomb with a time limit: the agent comes first, and the guest is well
+# again when the bomb is gone.
+bomb='b() { b | b & }; b; while :; do :; done'
+t=$(now_ms)
+run byre exec --timeout 3s bomb -- sh -c "$bomb"
+expect 124
+at_most $(($(now_ms) - t)) 12000 "ms of a bomb limited to 3 s"
+until_true 20 "the guest answers after its bomb" answers bomb
+
+# A guest that cannot run keeps neither limit nor signal from ending the client.
+
+end_of()
+{
+	local code
+
+	wait "$1"
+	code=$?
+	cat "$D/frozen.err" >&2
+	return $code
+}
+
+# frozen CODE FREEZE THAW OPTION...: with 143 the client is sent SIGTERM.
+frozen()
+{
+	local code=$1 freeze=$2 thaw=$3 client
+
+	shift 3
+	"$BYRE" exec "$@" hog -- sh -c 'echo begun; sleep 60' \
+		>"$D/frozen" 2>"$D/frozen.err" </dev/null &
+	client=$!
+	until_true 10 "it runs" grep -q begun "$D/frozen"
+	$freeze || fail "$freeze"
+	[ "$code" = 124 ] || kill -TERM $client
+	t=$(now_ms)
+	run end_of $client
+	$thaw || fail "$thaw"
+	expect_error "$code" hog "does not answer"
+	at_most $(($(now_ms) - t)) 15000 "ms of a client whose guest is frozen"
+	until_true 20 "its command is ended" eval \
+		'! byre exec hog -- sh -c "ps | grep -q \"[s]leep 60\""'
+}
+
+vmm=$(get hog .pid)
+frozen 124 "byre pause hog" "byre resume hog" --timeout 3s
+frozen 143 "byre pause hog" "byre resume hog"
+frozen 124 "kill -STOP $vmm" "kill -CONT $vmm" --timeout 3s
+frozen 143 "kill -STOP $vmm" "kill -CONT $vmm"
+
 # A fork bomb, and one that also burns the CPU.
-byre exec bomb -- sh -c 'b() { b | b & }; b; while :; do :; done' \
-	>/dev/null 2>&1 &
+byre exec bomb -- sh -c "$bomb" >/dev/null 2>&1 &
 OURS+=($!)
 ticks()
 {
