@@ -7,13 +7,15 @@
  * back to seeks to where it was. Only as much is read as the host gave credit
  * for, so a walk may take as long as the host likes and see the tree change.
  * What vanishes between being listed and being opened is left out. A file is
- * sent in the size it had when opened: what grows is cut, what shrinks is
- * filled with zeros, and the frames stay what their ENTRY announced.
+ * sent in the size it had when opened: what grows is cut, what shrinks ends the
+ * walk with an error, for its ENTRY promised more. Where the size is not to be
+ * believed it is found out first (ahead.c).
  *
  * Files, directories and links are sent. Devices, sockets and pipes are not
  * contents, and skipped.
  */
 #include "agent/agent.h"
+#include "agent/ahead.h"
 #include "agent/get.h"
 #include "agent/place.h"
 
@@ -47,7 +49,7 @@ struct get {
 	char link[PLACE_PATH_MAX];
 	/* the file being sent */
 	int file_fd;
-	bool shrunk;
+	struct ahead ahead;
 	uint64_t left_bytes;
 	uint32_t credit_bytes;
 	/* entries of the deepest level */
@@ -65,6 +67,7 @@ static void get_end(struct agent *a, struct stream *s)
 		close(g->levels[--g->depth].fd);
 	if (g->file_fd >= 0)
 		close(g->file_fd);
+	ahead_drop(&g->ahead);
 	place_close(&g->base);
 	free(g);
 	s->get = NULL;
@@ -80,6 +83,16 @@ static void get_refuse(struct agent *a, struct stream *s, const struct err *e)
 {
 	agent_refuse(a, s->id, e);
 	get_end(a, s);
+}
+
+/* Why @path ("": what was asked for, whose name the host knows) cannot be sent;
+ * @why: what strerror() does not know. */
+static int get_fail(const char *path, int error, const char *why, struct err *e)
+{
+	if (!why)
+		why = error == EFBIG ? "longer than 1 MiB, of a size not told"
+				     : strerror(error);
+	return err_set(e, error, "%s%s%s", path, *path ? ": " : "", why);
 }
 
 /* ---- one entry ---- */
@@ -123,8 +136,9 @@ static int get_send_file(struct agent *a, struct stream *s, int dir_fd,
 			 const char *name)
 {
 	struct get *g = s->get;
+	uint64_t size;
 	struct stat st;
-	int fd;
+	int fd, r;
 
 	/* Non-blocking, should it have become a pipe. */
 	fd = openat(dir_fd, name,
@@ -135,10 +149,16 @@ static int get_send_file(struct agent *a, struct stream *s, int dir_fd,
 		close(fd);
 		return GET_SKIPPED;
 	}
+	size = (uint64_t)st.st_size;
+	r = ahead_read(&g->ahead, fd, &size);
+	if (r < 0) {
+		close(fd);
+		return r;
+	}
+	st.st_size = (off_t)size;
 	get_announce(a, s, &st, WIRE_KIND_FILE);
 	g->file_fd = fd;
-	g->shrunk = false;
-	g->left_bytes = (uint64_t)st.st_size;
+	g->left_bytes = size;
 	return 0;
 }
 
@@ -266,7 +286,7 @@ static int get_step(struct agent *a, struct stream *s, struct err *e)
 		return err_errno(e, ENAMETOOLONG, "%.64s...", g->path);
 	r = get_send(a, s, l->fd, d->d_name);
 	if (r < 0 && !get_vanished(-r))
-		return err_errno(e, -r, "%s", g->path);
+		return get_fail(g->path, -r, NULL, e);
 	return 1;
 }
 
@@ -276,12 +296,13 @@ static bool get_file_pump(struct agent *a, struct stream *s)
 	struct get *g = s->get;
 	struct err e = ERR_NULL;
 	uint8_t *mem;
-	ssize_t n = 0;
+	ssize_t n;
 	size_t len;
 
 	if (g->left_bytes == 0) {
 		close(g->file_fd);
 		g->file_fd = -1;
+		ahead_drop(&g->ahead);
 		return true;
 	}
 	len = min(g->credit_bytes, PORT_CHUNK);
@@ -290,17 +311,15 @@ static bool get_file_pump(struct agent *a, struct stream *s)
 	if (len == 0 || !port_has_data_room(&a->port, len))
 		return false;
 	mem = port_data(&a->port, len);
-	if (!g->shrunk)
+	if (g->ahead.bytes)
+		n = (ssize_t)ahead_take(&g->ahead, mem, len);
+	else
 		n = read(g->file_fd, mem, len);
-	if (n < 0) {
-		err_errno(&e, errno, "%s", g->path);
+	if (n <= 0) {
+		get_fail(g->path, n < 0 ? errno : EIO,
+			 n < 0 ? NULL : "it shrank meanwhile", &e);
 		get_refuse(a, s, &e);
 		return false;
-	}
-	if (n == 0) {
-		g->shrunk = true;
-		memset(mem, 0, len);
-		n = (ssize_t)len;
 	}
 	port_data_commit(&a->port, WIRE_STDIN, s->id, (size_t)n);
 	g->left_bytes -= (size_t)n;
@@ -382,7 +401,7 @@ void get_start(struct agent *a, struct stream *s, const struct wire_frame *f)
 	if (r == 0)
 		return;
 	if (r < 0)
-		err_errno(&e, -r, "%s", path);
+		get_fail(path, -r, NULL, &e);
 	else
 		err_set(&e, EINVAL, "%s: neither file, directory nor link",
 			path);

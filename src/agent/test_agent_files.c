@@ -254,7 +254,7 @@ static void test_files_refused(void)
 	check(s->len[WIRE_STDIN] == 40 * sizeof(big));
 	check(!memcmp(s->out[WIRE_STDIN], big, 4096));
 
-	/* A file that shrinks while it is read is filled up. */
+	/* A file that shrinks while it is read: its ENTRY was not kept. */
 	test_a.give_credit = false;
 	memset(&test_a.s[9], 0, sizeof(test_a.s[9]));
 	test_begin(WIRE_GET, 0, 9);
@@ -266,7 +266,58 @@ static void test_files_refused(void)
 	test_a.give_credit = true;
 	test_number(WIRE_CREDIT, WIRE_STDIN, 9, WIRE_K_BYTES, WIRE_WINDOW);
 	s = test_wait(9);
-	check(s->code == 0 && s->len[WIRE_STDIN] == 40 * sizeof(big));
+	check(s->error == EIO && s->len[WIRE_STDIN] == WIRE_WINDOW);
+	check_str(s->message, "it shrank meanwhile");
+	test_stop();
+}
+
+/* One file as read() has it, its ENTRY before it. */
+static void test_get_like(const char *path)
+{
+	static char want[8192];
+	struct test_stream *s;
+	int fd = open(path, O_RDONLY);
+	size_t len = 0;
+	ssize_t n;
+
+	if (fd < 0)
+		return; /* another kernel */
+	while ((n = read(fd, want + len, sizeof(want) - 1 - len)) > 0)
+		len += (size_t)n;
+	close(fd);
+	s = test_get(1, path);
+	check(s->code == 0 && !s->error && s->entries == 1);
+	check(s->entry_size[0] == s->len[WIRE_STDIN]);
+	check(len && len < sizeof(want) - 1);
+	check(s->len[WIRE_STDIN] == len && !memcmp(s->out[0], want, len));
+}
+
+/* Files whose size is made up: 0 in /proc, a page in /sys. */
+static void test_files_made_up(void)
+{
+	struct test_stream *s;
+
+	test_start();
+	test_get_like("/proc/version");
+	test_get_like("/proc/filesystems");
+	test_get_like("/sys/kernel/uevent_seqnum");
+	test_get_like("/sys/kernel/mm/transparent_hugepage/enabled");
+	/* Changes meanwhile, but is not empty. */
+	s = test_get(1, "/proc/self/status");
+	check(s->code == 0 && !s->error && s->len[WIRE_STDIN] > 100);
+	check(s->entry_size[0] == s->len[WIRE_STDIN]);
+	/* Longer than is read ahead, where it is. */
+	s = test_get(1, "/proc/kallsyms");
+	if (s->error)
+		check(s->error == EFBIG && strstr(s->message, "1 MiB") &&
+		      !s->entries);
+	else
+		check(s->entry_size[0] == s->len[WIRE_STDIN]);
+	/* Empty is empty. */
+	check(close(open(test_path("/empty"), O_CREAT | O_WRONLY, 0600)) == 0);
+	s = test_get(1, test_path("/empty"));
+	check(s->code == 0 && !s->error && s->entries == 1);
+	check(!s->entry_size[0] && !s->len[WIRE_STDIN]);
 	test_stop();
 }
 
@@ -298,6 +349,7 @@ int main(void)
 	test_dir(test_tmp, sizeof(test_tmp));
 	test_files();
 	test_files_refused();
+	test_files_made_up();
 	test_files_deep();
 	/* Not root: what cannot be written cannot be emptied. */
 	check(chmod(test_path("/tree/d"), 0700) == 0);

@@ -7,6 +7,10 @@
  * was opened. When it shrinks meanwhile the copy fails, when it grows the rest
  * is not sent. What vanishes between being listed and being opened is left out.
  *
+ * The kernel's own file systems do not know how long their files are: 0 bytes
+ * (procfs) or a page (sysfs) is what they say. Files of such sizes are read
+ * before they are announced, to PACK_AHEAD_MAX, and what was read counts.
+ *
  * Links are sent as links, never followed (but see the header). Owners are not
  * sent: in the guest everything belongs to root, as after any copy by root.
  *
@@ -30,6 +34,10 @@
 
 /* Bytes queued before we wait for the daemon to take some. */
 #define PACK_QUEUE (4 * WIRE_PAYLOAD_MAX)
+/* What sysfs says of all its texts. */
+#define PACK_PAGE 4096u
+/* Where no size is told this much is read, and a longer file refused. */
+#define PACK_AHEAD_MAX (1u << 20)
 
 struct pack {
 	struct stream *stream;
@@ -39,6 +47,7 @@ struct pack {
 	unsigned depth;
 	char shown[ERR_MSG_MAX];
 	struct entry x; /* at hand; x.path grows and shrinks with the walk */
+	struct buf ahead; /* all of the file at hand, or empty */
 	uint8_t data[WIRE_PAYLOAD_MAX];
 };
 
@@ -108,6 +117,41 @@ static int pack_fail(struct pack *p, const char *verb, int code, struct err *e)
 	return err_errno(e, code, "%s %s", verb, pack_shown(p));
 }
 
+/* Find out how long a file is whose size may be wrong. */
+static int pack_ahead(struct pack *p, int fd, struct err *e)
+{
+	size_t most = p->x.size ? (size_t)p->x.size : PACK_AHEAD_MAX, room;
+	ssize_t n;
+
+	if (p->x.size > PACK_PAGE)
+		return 0;
+	do {
+		room = most - buf_len(&p->ahead);
+		n = io_read_full(fd, p->data, min(room, sizeof(p->data)));
+		if (n < 0)
+			return pack_fail(p, "read", (int)-n, e);
+		if (buf_add(&p->ahead, p->data, (size_t)n) < 0)
+			return pack_fail(p, "read", ENOMEM, e);
+	} while (n && buf_len(&p->ahead) < most);
+	if (!p->x.size && n && io_read_full(fd, p->data, 1) > 0)
+		return err_set(e, EFBIG,
+			       "read %s: longer than 1 MiB, of a size not told",
+			       pack_shown(p));
+	p->x.size = buf_len(&p->ahead);
+	return 0;
+}
+
+/* The next bytes of the file at hand, at most @len. */
+static ssize_t pack_read(struct pack *p, int fd, size_t len)
+{
+	if (!buf_len(&p->ahead))
+		return io_read_full(fd, p->data, len);
+	len = min(len, buf_len(&p->ahead));
+	memcpy(p->data, buf_data(&p->ahead), len);
+	buf_consume(&p->ahead, len);
+	return (ssize_t)len;
+}
+
 static int pack_data(struct pack *p, int fd, struct err *e)
 {
 	uint64_t left = p->x.size, n;
@@ -119,7 +163,7 @@ static int pack_data(struct pack *p, int fd, struct err *e)
 		if (r)
 			return r;
 		n = min(p->stream->credit[WIRE_STDIN], sizeof(p->data));
-		got = io_read_full(fd, p->data, (size_t)min(n, left));
+		got = pack_read(p, fd, (size_t)min(n, left));
 		if (got < 0)
 			return pack_fail(p, "read", (int)-got, e);
 		if (got == 0)
@@ -147,8 +191,14 @@ static int pack_file(struct pack *p, int dir_fd, const char *name,
 		return pack_fail(p, "open", errno, e);
 	if (!S_ISREG(st.st_mode) || !entry_stat(&p->x, &st))
 		return pack_fail(p, "open", EINVAL, e);
-	r = pack_entry(p, e);
-	return r ? r : pack_data(p, fd, e);
+	buf_init(&p->ahead, PACK_AHEAD_MAX);
+	r = pack_ahead(p, fd, e);
+	if (r == 0)
+		r = pack_entry(p, e);
+	if (r == 0)
+		r = pack_data(p, fd, e);
+	buf_deinit(&p->ahead);
+	return r;
 }
 
 static int pack_link(struct pack *p, int dir_fd, const char *name,

@@ -86,6 +86,36 @@ run byre cp "$D/one" nobody:/tmp
 expect_error 1 nobody
 run byre cp x:/tmp/one x:/tmp/two
 expect 2
+# Files whose size the kernel makes up: what they hold, both ways.
+for f in /proc/version /proc/cpuinfo /sys/class/net/lo/mtu; do
+	byre cp "x:$f" "$D/made-up" || fail "cp x:$f"
+	byre exec x -- cat $f | cmp - "$D/made-up" || fail "$f differs"
+done
+for f in /proc/version /proc/filesystems; do
+	byre cp "$f" x:/tmp/made-up || fail "cp $f"
+	byre exec x -- cat /tmp/made-up | cmp - "$f" || fail "$f differs there"
+done
+run byre cp x:/proc/kallsyms "$D/kallsyms"
+expect_error 1 x:/proc/kallsyms "1 MiB"
+[ ! -e "$D/kallsyms" ] || fail "a refused copy left a file"
+# One that shrinks under way is not filled up, and leaves nothing half.
+mkdir "$D/half"
+byre exec x -- truncate -s 4G /tmp/shrinks || fail truncate
+byre cp x:/tmp/shrinks "$D/half/shrinks" >"$D/shrinks" 2>&1 &
+copy=$!
+until_true 20 "the copy has begun" eval '[ -n "$(ls -A "$D/half")" ]'
+byre exec x -- truncate -s 1000 /tmp/shrinks || fail truncate
+ended()
+{
+	wait $copy
+	local code=$?
+
+	cat "$D/shrinks" >&2
+	return $code
+}
+run ended
+expect_error 1 x:/tmp/shrinks "it shrank meanwhile"
+same "$(ls -A "$D/half")" "" "left of a copy whose source shrank"
 # Two ways at once, many at once.
 for i in 1 2 3 4 5 6; do
 	byre cp "$t/big" "x:/tmp/big$i" &
