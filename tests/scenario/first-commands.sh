@@ -21,14 +21,25 @@ run byre version
 expect 0
 run byre help
 expect 0
-for verb in doctor serve bake templates template create exec run cp ls inspect \
-	logs rm pause resume mem bench version; do
+for verb in doctor serve rootfs bake templates template store push pull image \
+	create exec run cp ls inspect logs rm pause resume mem bench pager \
+	version; do
 	[[ $OUT == *"  $verb "* ]] || fail "byre help does not know $verb"
-	run byre $verb --help
-	expect 0
-	[[ $OUT == "usage: byre $verb"* ]] || fail "help of $verb: $OUT"
+	for ask in "$verb --help" "$verb -h" "help $verb"; do
+		# shellcheck disable=SC2086
+		run byre $ask
+		expect 0
+		[[ $OUT == "usage: byre $verb"* ]] || fail "byre $ask: $OUT"
+	done
 	run byre help
 done
+run byre rootfs build --help
+expect 0
+run byre rootfs build "$D/disk" --busy
+expect 2
+[[ $ERR == *"unknown option --busy"* ]] || fail "--busy: $ERR"
+run byre rootfs build "$D/disk" --busybox --from /tmp
+expect 2
 run byre
 expect 2
 run byre nonsense
