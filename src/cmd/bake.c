@@ -29,7 +29,7 @@ static const struct opt bake_opts[] = {
 	{ 'm', "memory", "SIZE", "memory of each guest (default 2G)",
 	  OPT_BYTES(struct bake, memory_bytes) },
 	{ 0, "vcpus", "N", "vCPUs of each guest (default 1)",
-	  OPT_NUMBER(struct bake, vcpus) },
+	  OPT_POSITIVE(struct bake, vcpus) },
 	{ 'w', "warm", "CMD", "a shell command to run before; may be repeated",
 	  OPT_LIST(struct bake, warm) },
 	{ 0, "timeout", "D", "for the boot and each warm command (default 2m)",

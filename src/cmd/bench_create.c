@@ -62,7 +62,7 @@ static const struct opt bench_create_opts[] = {
 	{ 0, "template", "T", "which template",
 	  OPT_TEXT(struct bench_run, sandbox.template) },
 	{ 'n', NULL, "N", "how many sandboxes",
-	  OPT_NUMBER(struct bench_run, n) },
+	  OPT_POSITIVE(struct bench_run, n) },
 	{ 0, "warmup", "N", "this many more before, not counted (default 2)",
 	  OPT_NUMBER(struct bench_run, warmup) },
 	{ 0, "cmd", "CMD", "the first command (default: echo ok)",

@@ -40,7 +40,8 @@ struct density {
 static const struct opt density_opts[] = {
 	{ 0, "template", "T", "which template",
 	  OPT_TEXT(struct density, sandbox.template) },
-	{ 'n', NULL, "N", "how many sandboxes", OPT_NUMBER(struct density, n) },
+	{ 'n', NULL, "N", "how many sandboxes",
+	  OPT_POSITIVE(struct density, n) },
 	{ 0, "cmd", "CMD", "the command each answers (default: echo ok)",
 	  OPT_TEXT(struct density, sandbox.command) },
 	{ 0, "json", NULL, "print the numbers as JSON",

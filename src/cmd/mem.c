@@ -34,7 +34,7 @@ struct mem_options {
 
 static const struct opt mem_opts[] = {
 	{ 'p', "pid", "PID", "count this process and all below it instead",
-	  OPT_NUMBER(struct mem_options, pid) },
+	  OPT_POSITIVE(struct mem_options, pid) },
 	{ 0, "pager", NULL, "show what the pager counts instead",
 	  OPT_FLAG(struct mem_options, pager) },
 	{ 0, "json", NULL, "print it all, in bytes",

@@ -158,6 +158,7 @@ static int opt_store(const struct opt *o, void *to, const char *value)
 	case OPT_KIND_LIST:
 		return opt_store_list(at, value);
 	case OPT_KIND_NUMBER:
+	case OPT_KIND_POSITIVE:
 	case OPT_KIND_BYTES:
 	case OPT_KIND_DURATION:
 		return opt_store_number(o, at, value);
@@ -179,6 +180,7 @@ static const char *opt_kind_what(const struct opt *o)
 		[OPT_KIND_LIST] = "a text",
 		[OPT_KIND_PAIRS] = "NAME=value",
 		[OPT_KIND_NUMBER] = "a number",
+		[OPT_KIND_POSITIVE] = "a number above 0",
 		[OPT_KIND_BYTES] = "a size (512M, 2G)",
 		[OPT_KIND_DURATION] = "a duration (500ms, 5s, 10m)",
 	};

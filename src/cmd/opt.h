@@ -39,7 +39,8 @@ enum opt_kind {
 	OPT_KIND_LIST, /* struct opt_list */
 	OPT_KIND_PAIRS, /* struct opt_list of "NAME=value" */
 	OPT_KIND_NUMBER, /* uint64_t */
-	OPT_KIND_BYTES, /* uint64_t, not 0: 0 says "not given" */
+	OPT_KIND_POSITIVE, /* uint64_t, not 0: 0 says "not given" */
+	OPT_KIND_BYTES, /* uint64_t, not 0 */
 	OPT_KIND_DURATION, /* uint64_t ns, not 0 */
 	OPT_KIND_COUNT,
 };
@@ -77,6 +78,8 @@ struct opt {
 #define OPT_PAIRS(type, member) \
 	OPT_KIND_PAIRS, OPT_AT(type, member, struct opt_list)
 #define OPT_NUMBER(type, member) OPT_KIND_NUMBER, OPT_AT(type, member, uint64_t)
+#define OPT_POSITIVE(type, member) \
+	OPT_KIND_POSITIVE, OPT_AT(type, member, uint64_t)
 #define OPT_BYTES(type, member) OPT_KIND_BYTES, OPT_AT(type, member, uint64_t)
 #define OPT_DURATION(type, member) \
 	OPT_KIND_DURATION, OPT_AT(type, member, uint64_t)

@@ -16,7 +16,7 @@ struct demo {
 	const char *choice;
 	struct opt_list list;
 	struct opt_list pairs;
-	uint64_t number, bytes, duration_ns;
+	uint64_t number, positive, bytes, duration_ns;
 };
 
 static const struct opt demo_opts[] = {
@@ -26,6 +26,7 @@ static const struct opt demo_opts[] = {
 	{ 0, "choice", "red|green", "one", OPT_CHOICE(struct demo, choice) },
 	{ 'e', "env", "K=V", "many", OPT_LIST(struct demo, list) },
 	{ 'n', NULL, "N", "a number", OPT_NUMBER(struct demo, number) },
+	{ 'p', NULL, "N", "above 0", OPT_POSITIVE(struct demo, positive) },
 	OPT_END,
 };
 static const struct opt more_opts[] = {
@@ -121,7 +122,7 @@ static void test_values(void)
 	check(got.number == 12);
 	check(got.bytes == 3ull << 29);
 	check(got.duration_ns == 500000000);
-	check(parse(0, 0, "-n 0") == 0);
+	check(parse(0, 0, "-n 0 -p 1") == 0 && got.positive == 1);
 	check(parse(0, 0, "--set A=b=c --set B=") == 0 && got.pairs.n == 2);
 	check_str(got.pairs.v[0], "A=b=c");
 }
@@ -141,6 +142,9 @@ static void test_refusals(void)
 		"--choice red|green",
 		"-n x",
 		"-n -1",
+		"-p 0",
+		"-p 00",
+		"-p -1",
 		"--bytes 0",
 		"--bytes 12Q",
 		"--after 0",

@@ -54,6 +54,14 @@ run byre exec
 expect 2
 run byre mem --pid nonsense
 expect 2
+# 0 is given, too, and is none.
+for zero in "mem --pid 0" "bake x --rootfs /dev/null --vcpus 0" \
+	"bake x --rootfs /dev/null --memory 0" "create base --ttl 0" \
+	"exec --timeout 0 x -- true" "bench create --template base -n 0"; do
+	# shellcheck disable=SC2086
+	run byre $zero
+	expect 2
+done
 run env BYRE_RUN="$D/nowhere" timeout 20 "$BYRE" ls
 expect_error 1 "$D/nowhere/api.sock"
 run env BYRE_RUN="$D/nowhere" timeout 20 "$BYRE" exec x -- true
