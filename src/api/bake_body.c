@@ -6,8 +6,8 @@
  *	 "warm": ["python3 -c 'import ssl'"], "replace": true}
  *
  * Types and ranges are the table's, whose limits are bake.h's; behind it comes
- * what JSON cannot say: names, absolute paths (the daemon's working directory
- * is not the client's), whole MiB.
+ * what JSON cannot say: absolute paths (the daemon's working directory is not
+ * the client's), whole MiB.
  *
  * Invariant: after an error nothing is left to release.
  */
@@ -16,9 +16,9 @@
 #include "api/fields.h"
 #include "base/clock.h"
 #include "base/guard.h"
-#include "base/parse.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <limits.h>
 #include <stddef.h>
 
@@ -49,11 +49,9 @@ struct bake_body_raw {
 
 static const struct field bake_fields[] = {
 	{ .key = "name",
-	  .kind = FIELD_TEXT,
+	  .kind = FIELD_NAME,
 	  .required = true,
-	  .offset = offsetof(struct bake_body_raw, options.name),
-	  .lo = 1,
-	  .hi = 63 },
+	  .offset = offsetof(struct bake_body_raw, options.name) },
 	BAKE_FIELD_PATH(rootfs, true),
 	BAKE_FIELD_PATH(kernel, false),
 	BAKE_FIELD_PATH(initrd, false),
@@ -108,10 +106,10 @@ static int bake_body_check(const struct bake_options *o, struct err *e)
 {
 	int r;
 
-	if (!parse_name_ok(o->name))
-		return err_set(e, EINVAL, "key name is not a name");
 	if (o->memory_bytes & BAKE_MIB)
-		return err_set(e, EINVAL, "key memory_bytes must be whole MiB");
+		return err_set(e, EINVAL,
+			       "memory of %" PRIu64 " bytes: not whole MiB",
+			       o->memory_bytes);
 	r = bake_body_path("rootfs", o->rootfs, e);
 	if (r == 0)
 		r = bake_body_path("kernel", o->kernel, e);
@@ -149,7 +147,7 @@ int bake_body_parse(const char *text, size_t len, struct bake_body *ret,
 	r = fields_parse(text, len, bake_fields, nitems(bake_fields), &raw,
 			 &b.root, e);
 	if (r < 0)
-		return r;
+		return fields_prefix(b.root, "bake", e);
 	b.options = raw.options;
 	b.options.vcpus = (unsigned)raw.vcpus;
 	b.options.net_user = raw.net == 1;
@@ -158,7 +156,7 @@ int bake_body_parse(const char *text, size_t len, struct bake_body *ret,
 	if (r == 0)
 		r = bake_body_warm(&b, raw.warm, e);
 	if (r < 0)
-		return r;
+		return fields_prefix(b.root, "bake", e);
 	*ret = b;
 	b = (struct bake_body)BAKE_BODY_NULL;
 	return 0;

@@ -60,7 +60,6 @@ void handle_bake(struct request *rq)
 
 	text = request_text(rq, &len);
 	if (bake_body_parse(text, len, &b, &e) < 0) {
-		err_prefix(&e, "bake");
 		request_answer_error(rq, &e);
 		return;
 	}

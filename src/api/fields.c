@@ -6,7 +6,9 @@
  * ignored is a setting that silently does not act, so everything that is not in
  * the table is refused: unknown keys, keys given twice, values of another type,
  * numbers out of range, null. The sentence names the key, says what it must be,
- * and does not repeat the value.
+ * and repeats the value when that is a name or a number: people read it who gave
+ * an option, not a key. So numbers are shown in the unit of their key, as they
+ * were typed: "memory of 1 MiB" for memory_bytes.
  *
  *	{"template": "base", "ttl_ns": 600000000000, "net": "user"}
  *	     TEXT                NUMBER                 CHOICE
@@ -24,14 +26,17 @@
 #include "api/fields.h"
 
 #include "base/guard.h"
+#include "base/parse.h"
 
 #include <assert.h>
 #include <errno.h>
 #include <inttypes.h>
+#include <stdio.h>
 #include <string.h>
 
 static const char *const field_kind_names[] = {
 	[FIELD_TEXT] = "a string",
+	[FIELD_NAME] = "a string",
 	[FIELD_NUMBER] = "an integer",
 	[FIELD_BOOL] = "true or false",
 	[FIELD_CHOICE] = "a string",
@@ -44,6 +49,7 @@ static bool field_type_ok(const struct field *f, const json_t *value)
 {
 	switch (f->kind) {
 	case FIELD_TEXT:
+	case FIELD_NAME:
 	case FIELD_CHOICE:
 		return json_is_string(value);
 	case FIELD_NUMBER:
@@ -78,15 +84,63 @@ static int field_text_check(const struct field *f, const json_t *value,
 	return 0;
 }
 
+static int field_name_check(const struct field *f, const char *name,
+			    struct err *e)
+{
+	if (parse_name_ok(name))
+		return 0;
+	return err_set(
+		e, EINVAL,
+		"%s \"%.80s\": not a name (1 to 63 letters, digits, \"_\", \".\" and \"-\", the first a letter or digit)",
+		f->key, name);
+}
+
+/* The number at @n in the unit that the key ends in; the length of the key
+ * without it. */
+static size_t field_shown(const struct field *f, uint64_t n, char out[24])
+{
+	size_t len = strlen(f->key);
+
+	if (len > 6 && !strcmp(f->key + len - 6, "_bytes")) {
+		format_bytes(n, out);
+		return len - 6;
+	}
+	if (len > 3 && !strcmp(f->key + len - 3, "_ns")) {
+		format_duration_ns(n, out);
+		return len - 3;
+	}
+	snprintf(out, 24, "%" PRIu64, n);
+	return len;
+}
+
+/* @n is out of range. */
+static int field_range(const struct field *f, json_int_t n, struct err *e)
+{
+	char is[24], lo[24], hi[24];
+	size_t len = field_shown(f, f->lo, lo);
+
+	field_shown(f, f->hi, hi);
+	field_shown(f, (uint64_t)n, is);
+	/* Negative, or too close for a rounded number. */
+	if (n < 0 || !strcmp(is, lo) || !strcmp(is, hi))
+		return err_set(e, EINVAL,
+			       "%s of %" JSON_INTEGER_FORMAT
+			       ": not between %" PRIu64 " and %" PRIu64,
+			       f->key, n, f->lo, f->hi);
+	if (!f->lo)
+		return err_set(e, EINVAL, "%.*s of %s: more than %s", (int)len,
+			       f->key, is, hi);
+	return err_set(e, EINVAL, "%.*s of %s: not between %s and %s", (int)len,
+		       f->key, is, lo, hi);
+}
+
 static int field_number(const struct field *f, const json_t *value,
 			uint64_t *ret, struct err *e)
 {
 	json_int_t n = json_integer_value(value);
 
 	if (n < 0 || (uint64_t)n < f->lo || (uint64_t)n > f->hi)
-		return err_set(e, EINVAL,
-			       "key %s must be from %" PRIu64 " to %" PRIu64,
-			       f->key, f->lo, f->hi);
+		return field_range(f, n, e);
 	*ret = (uint64_t)n;
 	return 0;
 }
@@ -167,6 +221,11 @@ static int field_read(const struct field *f, json_t *value, void *ret,
 		if (r == 0)
 			*(const char **)out = json_string_value(value);
 		return r;
+	case FIELD_NAME:
+		r = field_name_check(f, json_string_value(value), e);
+		if (r == 0)
+			*(const char **)out = json_string_value(value);
+		return r;
 	case FIELD_NUMBER:
 		return field_number(f, value, out, e);
 	case FIELD_BOOL:
@@ -201,11 +260,11 @@ int fields_parse(const char *text, size_t len, const struct field *fields,
 		 size_t n_fields, void *ret, json_t **ret_root, struct err *e)
 {
 	json_error_t where = { 0 };
-	guard_json json_t *root =
-		json_loadb(text, len, JSON_REJECT_DUPLICATES, &where);
+	json_t *root = json_loadb(text, len, JSON_REJECT_DUPLICATES, &where);
 	const char *key;
 	json_t *value;
 
+	*ret_root = root;
 	if (!root)
 		return err_set(e, EINVAL, "bad JSON at line %d, column %d: %s",
 			       where.line, where.column, where.text);
@@ -225,6 +284,14 @@ int fields_parse(const char *text, size_t len, const struct field *fields,
 		if (fields[i].required && !json_object_get(root, fields[i].key))
 			return err_set(e, EINVAL, "key %s is missing",
 				       fields[i].key);
-	*ret_root = take(root);
 	return 0;
+}
+
+int fields_prefix(const json_t *root, const char *verb, struct err *e)
+{
+	const char *name = json_string_value(json_object_get(root, "name"));
+
+	if (name && parse_name_ok(name))
+		return err_prefix(e, "%s %s", verb, name);
+	return err_prefix(e, "%s", verb);
 }

@@ -6,7 +6,7 @@
  *	 "net": "user", "env": {"PATH": "/usr/bin"}}
  *
  * Types and ranges are the table's; what JSON cannot say is checked behind it:
- * names, and that the environment fits the one frame it travels in.
+ * that the environment fits the one frame it travels in.
  *
  * Invariant: after an error nothing is left to release.
  */
@@ -15,7 +15,6 @@
 #include "api/fields.h"
 #include "base/clock.h"
 #include "base/guard.h"
-#include "base/parse.h"
 #include "sandbox/sandbox.h"
 
 #include <errno.h>
@@ -35,16 +34,12 @@ struct sandbox_body_raw {
 
 static const struct field sandbox_fields[] = {
 	{ .key = "template",
-	  .kind = FIELD_TEXT,
+	  .kind = FIELD_NAME,
 	  .required = true,
-	  .offset = offsetof(struct sandbox_body_raw, b.template),
-	  .lo = 1,
-	  .hi = 63 },
+	  .offset = offsetof(struct sandbox_body_raw, b.template) },
 	{ .key = "name",
-	  .kind = FIELD_TEXT,
-	  .offset = offsetof(struct sandbox_body_raw, b.name),
-	  .lo = 1,
-	  .hi = 63 },
+	  .kind = FIELD_NAME,
+	  .offset = offsetof(struct sandbox_body_raw, b.name) },
 	{ .key = "ttl_ns",
 	  .kind = FIELD_NUMBER,
 	  .offset = offsetof(struct sandbox_body_raw, b.ttl_ns),
@@ -103,19 +98,12 @@ int sandbox_body_parse(const char *text, size_t len, struct sandbox_body *ret,
 
 	r = fields_parse(text, len, sandbox_fields, nitems(sandbox_fields),
 			 &raw, &root, e);
-	if (r < 0)
-		return r;
 	b = raw.b;
 	b.root = root;
-	if (!parse_name_ok(b.template))
-		return err_set(e, EINVAL, "key template is not a name");
-	if (b.name && !parse_name_ok(b.name))
-		return err_set(e, EINVAL, "key name is not a name");
-	if (raw.env) {
+	if (r == 0 && raw.env)
 		r = sandbox_body_env(&b, raw.env, e);
-		if (r < 0)
-			return r;
-	}
+	if (r < 0)
+		return fields_prefix(root, "create sandbox", e);
 	*ret = b;
 	b = (struct sandbox_body)SANDBOX_BODY_NULL;
 	return 0;

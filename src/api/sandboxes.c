@@ -149,7 +149,6 @@ void handle_sandbox_create(struct request *rq)
 	text = request_text(rq, &len);
 	r = sandbox_body_parse(text, len, &b, &e);
 	if (r < 0) {
-		err_prefix(&e, "create sandbox");
 		request_answer_error(rq, &e);
 		return;
 	}

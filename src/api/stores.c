@@ -42,7 +42,10 @@ struct store_body {
 	}
 
 static const struct field store_fields[] = {
-	STORE_FIELD(name, name, true),
+	{ .key = "name",
+	  .kind = FIELD_NAME,
+	  .required = true,
+	  .offset = offsetof(struct store_body, name) },
 	STORE_FIELD(url, url, true),
 	STORE_FIELD(endpoint, endpoint, false),
 	STORE_FIELD(region, region, false),

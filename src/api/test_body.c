@@ -64,18 +64,20 @@ static void test_create_refused(void)
 	check_create("{\"template\":\"a\",\"Name\":\"b\"}", "unknown key Name");
 	check_create("{\"template\":null}", "template must be a string");
 	check_create("{\"template\":[]}", "template must be a string");
-	check_create("{\"template\":\"\"}", "template must have 1 to 63");
-	check_create("{\"template\":\"../x\"}", "template is not a name");
+	check_create("{\"template\":\"\"}",
+		     "template \"\": not a name (1 to 63");
+	check_create("{\"template\":\"../x\"}",
+		     "create sandbox: template \"../x\": not a name");
 	check_create("{\"template\":\"a\",\"name\":\"-a\"}",
-		     "name is not a name");
+		     "create sandbox: name \"-a\": not a name");
 	check_create("{\"template\":\"a\",\"ttl_ns\":1.0}",
 		     "ttl_ns must be an integer");
 	check_create("{\"template\":\"a\",\"ttl_ns\":\"1\"}",
 		     "ttl_ns must be an integer");
 	check_create("{\"template\":\"a\",\"ttl_ns\":-1}",
-		     "ttl_ns must be from 0 to");
-	check_create("{\"template\":\"a\",\"ttl_ns\":9223372036854775807}",
-		     "ttl_ns must be from 0 to");
+		     "ttl_ns of -1: not between 0 and");
+	check_create("{\"name\":\"w\",\"ttl_ns\":9223372036854775807}",
+		     "create sandbox w: ttl of 106752 d: more than 3650 d");
 	check_create("{\"template\":\"a\",\"ttl_ns\":9223372036854775808}",
 		     "bad JSON");
 	check_create("{\"template\":\"a\",\"net\":\"tap\"}",
@@ -165,18 +167,21 @@ static void test_bake_refused(void)
 	check_bake("{\"rootfs\":\"/r\"}", "name is missing");
 	check_bake("{\"name\":\"a\"}", "rootfs is missing");
 	check_bake("{\"name\":\"a b\",\"rootfs\":\"/r\"}",
-		   "name is not a name");
+		   "bake: name \"a b\": not a name");
 	check_bake("{\"name\":\"a\",\"rootfs\":\"r\"}",
 		   "rootfs must be an absolute path");
 	check_bake(BAKE "\"kernel\":\"k\"}", "kernel must be an absolute path");
 	check_bake(BAKE "\"initrd\":\"\"}", "initrd must have 1 to");
-	check_bake(BAKE "\"memory_bytes\":0}", "memory_bytes must be from");
+	check_bake(BAKE "\"memory_bytes\":1048576}",
+		   "bake a: memory of 1 MiB: not between 80 MiB and 64 GiB");
+	check_bake(BAKE "\"memory_bytes\":83886079}",
+		   "memory_bytes of 83886079: not between 83886080 and");
 	check_bake(BAKE "\"memory_bytes\":1099511627776}",
-		   "memory_bytes must be from");
+		   "memory of 1 TiB: not between");
 	check_bake(BAKE "\"memory_bytes\":1073741825}",
-		   "memory_bytes must be whole MiB");
-	check_bake(BAKE "\"vcpus\":0}", "vcpus must be from 1 to 16");
-	check_bake(BAKE "\"vcpus\":17}", "vcpus must be from 1 to 16");
+		   "bake a: memory of 1073741825 bytes: not whole MiB");
+	check_bake(BAKE "\"vcpus\":0}", "vcpus of 0: not between 1 and 16");
+	check_bake(BAKE "\"vcpus\":17}", "vcpus of 17: not between 1 and 16");
 	check_bake(BAKE "\"warm\":\"true\"}", "warm must be an array");
 	check_bake(BAKE "\"warm\":[1]}", "warm must be an array of strings");
 	check_bake(BAKE "\"warm\":[\"\"]}", "warm must have 1 to");
@@ -305,15 +310,15 @@ static void test_push_and_pull_refused(void)
 {
 	check_push("{\"template\":\"t\"}", "store is missing");
 	check_push("{\"store\":\"s\"}", "template is missing");
-	check_push(PUSH ",\"parent\":\"../p\"}", "parent is not a name");
+	check_push(PUSH ",\"parent\":\"../p\"}", "parent \"../p\": not a name");
 	check_push(PUSH ",\"eager\":true}", "unknown key eager");
 	check_push("{\"template\":\"a/b\",\"store\":\"s\"}",
-		   "template is not a name");
+		   "template \"a/b\": not a name");
 	check_push("{\"template\":\"a\",\"store\":\"s s\"}",
-		   "store is not a name");
+		   "store \"s s\": not a name");
 	check_pull("{\"template\":\"t\"}", "store is missing");
 	check_pull("{\"store\":\"s\"}", "template is missing");
-	check_pull(PUSH ",\"name\":\".\"}", "name is not a name");
+	check_pull(PUSH ",\"name\":\".\"}", "name \".\": not a name");
 	check_pull(PUSH ",\"eager\":1}", "eager must be true or false");
 	check_pull(PUSH ",\"parent\":\"p\"}", "unknown key parent");
 }

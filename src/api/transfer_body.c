@@ -12,22 +12,18 @@
 
 #include "api/fields.h"
 #include "base/guard.h"
-#include "base/parse.h"
 
-#include <errno.h>
 #include <stddef.h>
 
 #define PUSH_NAME(name, needed)                                         \
 	{                                                               \
-		.key = #name, .kind = FIELD_TEXT, .required = (needed), \
-		.offset = offsetof(struct push_options, name), .lo = 1, \
-		.hi = 63                                                \
+		.key = #name, .kind = FIELD_NAME, .required = (needed), \
+		.offset = offsetof(struct push_options, name)           \
 	}
 #define PULL_NAME(name, needed)                                         \
 	{                                                               \
-		.key = #name, .kind = FIELD_TEXT, .required = (needed), \
-		.offset = offsetof(struct pull_options, name), .lo = 1, \
-		.hi = 63                                                \
+		.key = #name, .kind = FIELD_NAME, .required = (needed), \
+		.offset = offsetof(struct pull_options, name)           \
 	}
 
 static const struct field push_fields[] = {
@@ -48,56 +44,34 @@ static const struct field pull_fields[] = {
 	  .offset = offsetof(struct pull_options, replace) },
 };
 
-static int transfer_body_name(const struct field *f, const void *options,
-			      struct err *e)
-{
-	const void *at = (const char *)options + f->offset;
-	const char *name = *(const char *const *)at;
-
-	if (name && !parse_name_ok(name))
-		return err_set(e, EINVAL, "key %s is not a name", f->key);
-	return 0;
-}
-
-/* @options: the struct that @fields fill. */
-static int transfer_body_read(const char *text, size_t len,
-			      const struct field *fields, size_t n_fields,
-			      void *options, json_t **ret_root, struct err *e)
-{
-	guard_json json_t *root = NULL;
-	int r;
-
-	r = fields_parse(text, len, fields, n_fields, options, &root, e);
-	for (size_t i = 0; r == 0 && i < n_fields; i++)
-		if (fields[i].kind == FIELD_TEXT)
-			r = transfer_body_name(&fields[i], options, e);
-	if (r == 0)
-		*ret_root = take(root);
-	return r;
-}
-
 int push_body_parse(const char *text, size_t len, struct push_body *ret,
 		    struct err *e)
 {
 	struct push_body b = { .root = NULL };
+	guard_json json_t *root = NULL;
 	int r;
 
-	r = transfer_body_read(text, len, push_fields, nitems(push_fields),
-			       &b.options, &b.root, e);
-	if (r == 0)
-		*ret = b;
-	return r;
+	r = fields_parse(text, len, push_fields, nitems(push_fields),
+			 &b.options, &root, e);
+	if (r < 0)
+		return r;
+	b.root = take(root);
+	*ret = b;
+	return 0;
 }
 
 int pull_body_parse(const char *text, size_t len, struct pull_body *ret,
 		    struct err *e)
 {
 	struct pull_body b = { .root = NULL };
+	guard_json json_t *root = NULL;
 	int r;
 
-	r = transfer_body_read(text, len, pull_fields, nitems(pull_fields),
-			       &b.options, &b.root, e);
-	if (r == 0)
-		*ret = b;
-	return r;
+	r = fields_parse(text, len, pull_fields, nitems(pull_fields),
+			 &b.options, &root, e);
+	if (r < 0)
+		return r;
+	b.root = take(root);
+	*ret = b;
+	return 0;
 }

@@ -97,17 +97,17 @@ static void upgrade_end(struct request *rq)
 	free(u);
 }
 
+/* What a stream is for is known to the client alone (run a command, copy a
+ * file), and it puts that before what is said here. */
 static int upgrade_check(struct request *rq, struct sandbox **ret,
 			 struct err *e)
 {
 	struct sandbox *s = registry_find(rq->api->config.registry, rq->param);
 
 	if (!s)
-		return err_set(e, ENOENT,
-			       "stream to sandbox %s: no such sandbox",
-			       rq->param);
+		return err_set(e, ENOENT, "no such sandbox");
 	if (!sandbox_channel(s, e))
-		return err_prefix(e, "stream to sandbox %s", rq->param);
+		return -e->code;
 	*ret = s;
 	return 0;
 }

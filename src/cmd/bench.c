@@ -31,8 +31,9 @@ static int bench_command(const char *id, const char *command, struct err *e)
 	int r;
 
 	r = stream_connect(&s, id, e);
-	if (r == 0)
-		r = stream_command(&s, argv, &result, e);
+	if (r < 0)
+		return err_prefix(e, "run '%s' in %s", argv[2], id);
+	r = stream_command(&s, argv, &result, e);
 	if (r < 0)
 		return r;
 	if (result.has_code && !result.code)

@@ -414,9 +414,9 @@ static int cp_copy(const struct cp_side *src, const struct cp_side *dst,
 	int r;
 
 	r = stream_connect(&s, *src->id ? src->id : dst->id, e);
-	if (r < 0)
-		return r;
-	r = *src->id ? cp_get(&s, src, dst, e) : cp_put(&s, src, dst, e);
+	if (r == 0)
+		r = *src->id ? cp_get(&s, src, dst, e)
+			     : cp_put(&s, src, dst, e);
 	return r < 0 ? err_prefix(e, "copy %s to %s", src->arg, dst->arg) : 0;
 }
 

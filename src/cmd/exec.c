@@ -129,7 +129,7 @@ int exec_in(const char *id, const struct exec_options *o,
 		so.deadline_ns = o->timeout_ns + EXEC_KILL_NS + EXEC_SLACK_NS;
 	r = stream_connect(&s, id, e);
 	if (r < 0)
-		return r;
+		return err_prefix(e, "run a command in %s", id);
 	r = exec_open(&s, o, argv, e);
 	if (r < 0)
 		return r;

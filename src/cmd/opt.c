@@ -18,7 +18,8 @@
  *    of the header have checked. Numbers are checked here; what is in range
  *    for the daemon is the daemon's to say.
  * 3. An option given twice: the last one counts, but lists collect.
- * 4. Long names must be written out. getopt takes abbreviations, which would
+ * 4. An argument is not empty, but for those of another program.
+ * 5. Long names must be written out. getopt takes abbreviations, which would
  *    make every new option able to break scripts.
  */
 #include "cmd/opt.h"
@@ -354,6 +355,18 @@ static int opt_walk(const struct opt_use *u, int argc, char **argv, int *ret_n)
 	return 0;
 }
 
+/* An empty argument names nothing: a variable of a script that was not set. */
+static int opt_empty(const struct opt_use *u, int n, char **argv)
+{
+	for (int i = 1; i <= n && !(u->verbatim && i > u->verbatim); i++) {
+		if (*argv[i])
+			continue;
+		cmd_usage(u->cmd, "argument %d is empty", i);
+		return -EINVAL;
+	}
+	return 0;
+}
+
 /* Too few or too many arguments? */
 static int opt_count(const struct opt_use *u, int n, char **argv)
 {
@@ -377,6 +390,8 @@ int opt_parse(const struct opt_use *u, int argc, char **argv, int *ret_n)
 	if (r)
 		return r;
 	r = opt_count(u, n, argv);
+	if (r == 0)
+		r = opt_empty(u, n, argv);
 	if (r < 0)
 		return r;
 	*ret_n = n;

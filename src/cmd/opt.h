@@ -111,7 +111,8 @@ enum {
 /*
  * Parse. Options and arguments may come in any order, "--" ends the options.
  * Afterwards argv[1] .. argv[*ret_n] are the arguments, argv[*ret_n + 1] is
- * NULL, and what points into argv stays good. -EINVAL: said on stderr.
+ * NULL, and what points into argv stays good; none is empty before the verbatim
+ * ones. -EINVAL: said on stderr.
  */
 int opt_parse(const struct opt_use *u, int argc, char **argv,
 	      int *ret_n) must_check;

@@ -159,6 +159,22 @@ static void test_refusals(void)
 	check(parse(0, 1, "a b") == -EINVAL);
 }
 
+/* One argument after the verb, which strtok() cannot make: "". */
+static void test_empty(void)
+{
+	const struct opt_use use = { .cmd = &demo_cmd,
+				     .groups = { { demo_opts, &got } },
+				     .max_args = -1,
+				     .verbatim = 1 };
+	char name[] = "demo", id[] = "id", empty[] = "";
+	char *first[] = { name, empty, id, NULL };
+	char *behind[] = { name, id, empty, NULL };
+	int n = 0;
+
+	check(opt_parse(&use, 3, first, &n) == -EINVAL);
+	check(opt_parse(&use, 3, behind, &n) == 0 && n == 2);
+}
+
 static void test_list_is_bounded(void)
 {
 	const struct opt_use use = { .cmd = &demo_cmd,
@@ -188,6 +204,7 @@ int main(void)
 	check(parse(0, 0, "-f -h --unknown") == OPT_HELP);
 	check(dup2(null, STDERR_FILENO) >= 0);
 	test_refusals();
+	test_empty();
 	test_list_is_bounded();
 	return 0;
 }

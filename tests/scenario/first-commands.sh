@@ -82,7 +82,22 @@ expect 0
 run byre create nonsense
 expect_error 1 create nonsense "does not exist"
 run byre create base --name 'a b'
-expect_error 1 create name
+expect_error 1 'create sandbox: name "a b": not a name' letters
+run byre bake 'a b' --rootfs /dev/null
+expect_error 1 'bake: name "a b": not a name' letters
+run byre bake x --rootfs /dev/null --memory 1M
+expect_error 1 "bake x: memory of 1 MiB: not between 80 MiB and 64 GiB"
+run byre create base --name web --ttl 200000h
+expect_error 1 "create sandbox web: ttl of 8333 d"
+for empty in "rm" "template rm" "inspect" "logs" "mem" "pause" "create"; do
+	# shellcheck disable=SC2086
+	run byre $empty ''
+	expect 2
+	[[ $ERR == "byre $empty: argument 1 is empty"* ]] ||
+		fail "byre $empty '': $ERR"
+done
+run byre exec '' -- true
+expect 2
 run byre create base --name web --ttl 10m --env GREETING=moin --json
 expect 0
 same "$(keys "$OUT")" "$sandbox_keys" "keys of create --json"
@@ -124,7 +139,7 @@ expect_error 127 nosuchcommand
 run byre exec "$id" -- /etc
 expect_error 126 /etc
 run byre exec nobody -- true
-expect_error 125 nobody
+expect_error 125 "run a command in nobody: no such sandbox"
 run byre exec "$id" -- sh -c 'echo $GREETING $HELLO' --env HELLO=no
 expect 0
 expect_out moin
@@ -151,6 +166,8 @@ run byre cp web:/no/such/file "$D/back"
 expect_error 1 /no/such/file
 run byre cp "$D/no such file" web:/tmp
 expect_error 1 "no such file"
+run byre cp nobody:/file "$D/back"
+expect_error 1 "copy nobody:/file to $D/back: no such sandbox"
 run byre cp "$D/file" "$D/back"
 expect 2
 
@@ -176,7 +193,7 @@ expect_error 1 nobody
 run byre pause web
 expect 0
 run byre exec web -- true
-expect_error 125 "$id" paused
+expect_error 125 "run a command in web: sandbox $id is paused"
 run byre pause web
 expect_error 1 paused
 run byre resume web
