@@ -5,6 +5,9 @@
  * The answer comes when the sandbox answers commands. Options become keys of
  * the request one by one; what is not given is not sent, so that defaults are
  * the daemon's alone.
+ *
+ * A sandbox whose id nobody learned, because a signal came or stdout takes
+ * nothing, is removed again.
  */
 #include "cmd/create.h"
 
@@ -15,6 +18,7 @@
 #include "base/guard.h"
 
 #include <errno.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -94,6 +98,17 @@ int create_undo(const char *id, struct err *e)
 	return r == -ENOENT ? 0 : r;
 }
 
+static int create_print(const json_t *sandbox, bool json)
+{
+	/* A pipe without a reader shall be an error, not our end. */
+	signal(SIGPIPE, SIG_IGN);
+	if (json)
+		print_json(sandbox);
+	else
+		puts(print_text(sandbox, "id"));
+	return cmd_end(CMD_OK);
+}
+
 static int create_main(int argc, char **argv)
 {
 	struct create x = { 0 };
@@ -104,25 +119,21 @@ static int create_main(int argc, char **argv)
 				     .max_args = 1 };
 	json_auto_t *sandbox = NULL;
 	struct err e = ERR_NULL;
-	int n = 0, r;
+	int n = 0, r, status;
 
 	r = opt_parse(&use, argc, argv, &n);
 	if (r)
 		return opt_status(r);
 	interrupt_hold();
-	r = create_sandbox(argv[1], &x.options, &sandbox, &e);
-	/* Nobody learns of an id that is not printed. */
-	if (r == 0 && interrupt_come())
-		r = create_undo(print_text(sandbox, "id"), &e);
-	if (r < 0)
+	if (create_sandbox(argv[1], &x.options, &sandbox, &e) < 0)
 		return cmd_fail(&e);
 	if (interrupt_come())
-		return 128 + interrupt_come();
-	if (x.json)
-		print_json(sandbox);
+		status = 128 + interrupt_come();
 	else
-		puts(print_text(sandbox, "id"));
-	return cmd_end(CMD_OK);
+		status = create_print(sandbox, x.json);
+	if (status && create_undo(print_text(sandbox, "id"), &e) < 0)
+		cmd_fail(&e);
+	return status;
 }
 
 const struct cmd cmd_create = {

@@ -118,6 +118,20 @@ expect 0
 other=$OUT
 [[ $other == sb???????????? ]] || fail "create said \"$OUT\""
 
+# An id that cannot be printed: no sandbox is left that nobody knows of.
+for json in "" --json; do
+	# shellcheck disable=SC2086
+	timeout 60 "$BYRE" create base $json >/dev/full 2>"$D/err"
+	same "$? $(cat "$D/err")" "1 byre: write to stdout: No space left on device" \
+		"create $json >/dev/full"
+done
+mkfifo "$D/fifo"
+exec 6<>"$D/fifo" 7>"$D/fifo" 6<&-
+timeout 60 "$BYRE" create base >&7 2>"$D/err"
+same "$? $(cat "$D/err")" "1 byre: write to stdout: Broken pipe" "create | nobody"
+exec 7>&-
+same "$(byre ls -q | paste -sd' ')" "$id $other" "sandboxes whose id was printed"
+
 # exec: codes
 run byre exec web -- echo hello
 expect 0
