@@ -63,7 +63,7 @@ json_t *sandbox_json(const struct sandbox *s)
 
 	return json_pack(
 		"{s:s, s:o, s:o, s:s, s:o, s:o, s:o, s:I, s:I, s:s,"
-		" s:o, s:o}",
+		" s:o, s:o, s:o}",
 		"id", i.id, "name", utf8_json_text(i.name[0] ? i.name : NULL),
 		"template", utf8_json_text(i.template), "state",
 		sandbox_state_name(i.state), "pid",
@@ -72,6 +72,7 @@ json_t *sandbox_json(const struct sandbox *s)
 		sandbox_json_time(i.ends_real_ns), "memory_bytes",
 		(json_int_t)i.memory_bytes, "vcpus", (json_int_t)i.vcpus, "net",
 		i.net ? "user" : "none", "cause", utf8_json_text(i.cause),
+		"paused_because", utf8_json_text(i.paused_because),
 		"timings_ms", sandbox_json_timings(&i.timings));
 }
 

@@ -37,7 +37,7 @@
 struct sandbox {
 	const char *id, *name;
 	enum sandbox_state state;
-	const char *cause;
+	const char *cause, *paused_because;
 	pid_t pid;
 	int pidfd;
 	void *ram;
@@ -76,7 +76,9 @@ struct sandbox *registry_next(struct registry *r, struct sandbox *after)
 
 const char *sandbox_state_name(enum sandbox_state s)
 {
-	return s == SANDBOX_RUNNING ? "running" : "failed";
+	return s == SANDBOX_RUNNING  ? "running"
+	       : s == SANDBOX_PAUSED ? "paused"
+				     : "failed";
 }
 
 struct sandbox_info sandbox_info(const struct sandbox *s)
@@ -91,6 +93,7 @@ struct sandbox_info sandbox_info(const struct sandbox *s)
 		.memory_bytes = 1 << 20,
 		.vcpus = 1,
 		.cause = s->cause,
+		.paused_because = s->paused_because,
 		.timings = { 83123456, 0, 1000, 0, 83124500 },
 	};
 }

@@ -43,6 +43,15 @@ static void test_look(void)
 	json_decref(j);
 	j = fetch("GET", "/v1/sandboxes/%77eb", "", 200);
 	check_str(text_at(j, "id"), "sb0");
+	check(json_is_null(json_object_get(j, "paused_because")));
+	json_decref(j);
+	/* Alive, so there is no cause; but a reason. */
+	herd[0].state = SANDBOX_PAUSED;
+	herd[0].paused_because = "the disk of the host is full";
+	j = fetch("GET", "/v1/sandboxes/web", "", 200);
+	check_str(text_at(j, "state"), "paused");
+	check_str(text_at(j, "paused_because"), herd[0].paused_because);
+	check(json_is_null(json_object_get(j, "cause")));
 	json_decref(j);
 	strike();
 }

@@ -1,6 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * byre ls: the sandboxes, ended ones too
+ *
+ * The last column says why one ended, else why it is paused although nobody
+ * asked for that, else when its time is up.
  */
 #include "cmd/client.h"
 #include "cmd/cmd.h"
@@ -40,6 +43,8 @@ static void ls_row(struct table *t, const json_t *s, uint64_t now_ns)
 	table_add(t, "%s", print_age(print_text(s, "created"), now_ns, age));
 	if (*print_text(s, "cause"))
 		table_add(t, "%s", print_text(s, "cause"));
+	else if (*print_text(s, "paused_because"))
+		table_add(t, "%s", print_text(s, "paused_because"));
 	else if (*print_text(s, "ends"))
 		table_add(t, "ends in %s",
 			  print_age(print_text(s, "ends"), now_ns, left));

@@ -54,15 +54,15 @@ static const char *const db_sql[] = {
 		"INSERT OR REPLACE INTO sandboxes (id, name, template, state,"
 		" pid, start_ticks, slot, created_ns, ends_ns, memory_bytes,"
 		" vcpus, net, cause, spawn_ns, load_ns, identity_ns, ready_ns,"
-		" total_ns, layer, store) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7,"
-		" ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19,"
-		" ?20)",
+		" total_ns, layer, store, paused_because) VALUES (?1, ?2, ?3,"
+		" ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16,"
+		" ?17, ?18, ?19, ?20, ?21)",
 	[DB_SANDBOX_DELETE] = "DELETE FROM sandboxes WHERE id = ?1",
 	[DB_SANDBOXES] =
 		"SELECT id, name, template, state, pid, start_ticks, slot,"
 		" created_ns, ends_ns, memory_bytes, vcpus, net, cause,"
 		" spawn_ns, load_ns, identity_ns, ready_ns, total_ns, layer,"
-		" store FROM sandboxes ORDER BY created_ns",
+		" store, paused_because FROM sandboxes ORDER BY created_ns",
 	[DB_BAKE_PUT] = "INSERT OR REPLACE INTO bakes (id) VALUES (?1)",
 	[DB_BAKE_DELETE] = "DELETE FROM bakes WHERE id = ?1",
 	[DB_BAKES] = "SELECT id FROM bakes",
@@ -98,6 +98,9 @@ static const char *const db_steps[] = {
 	/* 3: sandboxes run from layers that are still being streamed */
 	("ALTER TABLE sandboxes ADD COLUMN layer TEXT NOT NULL DEFAULT '';"
 	 "ALTER TABLE sandboxes ADD COLUMN store TEXT NOT NULL DEFAULT '';"),
+	/* 4: a VMM stops its guest by itself */
+	"ALTER TABLE sandboxes ADD COLUMN paused_because TEXT NOT NULL"
+	" DEFAULT '';",
 };
 #define DB_VERSION ((int)nitems(db_steps))
 
@@ -384,6 +387,7 @@ int db_sandbox_put(struct db *db, const struct db_sandbox *b, struct err *e)
 	db_u64(s, 18, b->timings.total_ns);
 	db_text(s, 19, b->layer);
 	db_text(s, 20, b->store);
+	db_text(s, 21, b->paused_because);
 	return db_run(db, DB_SANDBOX_PUT, "record a sandbox", e);
 }
 
@@ -421,6 +425,7 @@ static int db_sandbox_row(sqlite3_stmt *s, const struct db_each *each,
 	b.timings.total_ns = db_column_u64(s, 17);
 	db_column(s, 18, b.layer, sizeof(b.layer));
 	db_column(s, 19, b.store, sizeof(b.store));
+	db_column(s, 20, b.paused_because, sizeof(b.paused_because));
 	return each->sandbox(&b, arg);
 }
 

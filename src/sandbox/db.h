@@ -60,6 +60,8 @@ struct db_sandbox {
 	char layer[64];
 	char store[STORE_NAME_MAX];
 	char cause[SANDBOX_CAUSE_MAX];
+	/* Why its VMM stopped it; "": it did not, or it was resumed. */
+	char paused_because[SANDBOX_CAUSE_MAX];
 	struct sandbox_timings timings;
 };
 

@@ -45,6 +45,12 @@ static bool sandbox_alive(const struct sandbox *s)
 	return s->row.state <= SANDBOX_PAUSED;
 }
 
+/* By its VMM, not by a user. */
+static bool sandbox_stopped(const struct sandbox *s)
+{
+	return s->row.state == SANDBOX_PAUSED && s->row.paused_because[0];
+}
+
 /* A database that cannot be written (disk full) does not stop guests; what it
  * missed is found out again by the next adoption. */
 void sandbox_record(struct sandbox *s)
@@ -71,6 +77,7 @@ struct sandbox_info sandbox_info(const struct sandbox *s)
 		.vcpus = r->vcpus,
 		.net = r->net,
 		.cause = sandbox_alive(s) ? NULL : r->cause,
+		.paused_because = sandbox_stopped(s) ? r->paused_because : NULL,
 		.timings = r->timings,
 	};
 }
@@ -114,6 +121,11 @@ struct channel *sandbox_channel(struct sandbox *s, struct err *e)
 	if (s->row.state == SANDBOX_RUNNING)
 		err_set(e, EAGAIN, "sandbox %s: its agent does not answer",
 			s->row.id);
+	else if (sandbox_stopped(s))
+		err_set(e, EBUSY,
+			"sandbox %s is paused: %s; resume it when there is "
+			"space",
+			s->row.id, s->row.paused_because);
 	else if (sandbox_alive(s))
 		err_set(e, EBUSY, "sandbox %s is %s", s->row.id,
 			sandbox_state_name(s->row.state));
@@ -342,9 +354,19 @@ void sandbox_ended(struct sandbox *s, const char *cause, bool orderly)
 	sandbox_arm_ttl(s);
 }
 
+/* As its VMM says. */
+static void sandbox_set_state(struct sandbox *s)
+{
+	s->row.state = vmm_state(s->vmm) == VMM_PAUSED ? SANDBOX_PAUSED
+						       : SANDBOX_RUNNING;
+	if (s->row.state == SANDBOX_RUNNING)
+		s->row.paused_because[0] = '\0';
+}
+
 static void sandbox_vmm_started(void *arg, const struct err *e)
 {
 	struct sandbox *s = arg;
+	bool ran;
 
 	if (s->row.state == SANDBOX_CREATING) {
 		create_started(s, e);
@@ -358,8 +380,14 @@ static void sandbox_vmm_started(void *arg, const struct err *e)
 		vmm_kill(s->vmm, e->msg);
 		return;
 	}
-	s->row.state = vmm_state(s->vmm) == VMM_PAUSED ? SANDBOX_PAUSED
-						       : SANDBOX_RUNNING;
+	ran = s->row.state == SANDBOX_RUNNING;
+	sandbox_set_state(s);
+	/* Nobody heard the VMM say why. A pause that was asked for, and that a
+	 * daemon killed at that moment did not record, looks the same. */
+	if (ran && s->row.state == SANDBOX_PAUSED)
+		snprintf(s->row.paused_because, sizeof(s->row.paused_because),
+			 "it stopped while no daemon was watching, most likely "
+			 "because the disk of the host was full");
 	sandbox_record(s);
 	SANDBOX_LOG(info, s, "event=adopted pid=%d state=%s", s->row.proc.pid,
 		    sandbox_state_name(s->row.state));
@@ -372,6 +400,8 @@ static void sandbox_vmm_stopped(void *arg, const char *why)
 	if (s->row.state != SANDBOX_RUNNING)
 		return;
 	s->row.state = SANDBOX_PAUSED;
+	snprintf(s->row.paused_because, sizeof(s->row.paused_because), "%s",
+		 why);
 	sandbox_record(s);
 	SANDBOX_LOG(warn, s, "event=stopped cause=\"%s\"", why);
 }
@@ -418,9 +448,7 @@ static void sandbox_ran(void *arg, const struct err *e)
 	struct sandbox *s = arg;
 
 	if (e->code == 0) {
-		s->row.state = vmm_state(s->vmm) == VMM_PAUSED
-				       ? SANDBOX_PAUSED
-				       : SANDBOX_RUNNING;
+		sandbox_set_state(s);
 		sandbox_record(s);
 		SANDBOX_LOG(info, s, "event=%s",
 			    sandbox_state_name(s->row.state));

@@ -17,6 +17,9 @@
  * RUNNING/PAUSED -> EXITED [the guest powered off, ttl, rm],
  * -> FAILED [anything else ended the VMM]. Ended sandboxes keep their record
  * and console log; their disk is gone.
+ * RUNNING -> PAUSED [sandbox_vmm_stopped]: not asked for, the VMM stopped it: the
+ * host has no room for what the guest wrote. The reason is kept until it is
+ * resumed.
  */
 #include "base/err.h"
 
@@ -77,6 +80,7 @@ struct sandbox_info {
 	uint32_t vcpus;
 	bool net;
 	const char *cause; /* NULL while alive */
+	const char *paused_because; /* why its VMM stopped it; else NULL */
 	struct sandbox_timings timings;
 };
 

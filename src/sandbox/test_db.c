@@ -52,6 +52,7 @@ static void same_sandbox(const struct db_sandbox *a, const struct db_sandbox *b)
 	check_str(a->cause, b->cause);
 	check_str(a->layer, b->layer);
 	check_str(a->store, b->store);
+	check_str(a->paused_because, b->paused_because);
 	check(a->state == b->state && a->proc.pid == b->proc.pid);
 	check(a->proc.start_ticks == b->proc.start_ticks);
 	check(a->slot == b->slot && a->vcpus == b->vcpus && a->net == b->net);
@@ -77,6 +78,7 @@ static void test_sandboxes(void)
 		.net = true,
 		.layer = "im0123456789ab",
 		.store = "far",
+		.paused_because = "the disk's full",
 		.timings = { 1, 2, 3, 4, ~0ull },
 	};
 	struct db_sandbox small = { .id = "a", .created_ns = 1 };
@@ -259,6 +261,7 @@ static void test_first_version(void)
 		check(row.proc.pid == 77 && row.timings.total_ns == 10);
 		check_str(row.layer, "");
 		check_str(row.store, "");
+		check_str(row.paused_because, "");
 		check(db_sandbox_put(db, &row, &e) == 0);
 		db_close(db);
 	}

@@ -88,15 +88,25 @@ writer=$!
 OURS+=($writer)
 until_true 40 "the guest is paused" state_is standing paused
 say "paused: $(grep -m 1 event=stopped "$D/daemon.log" | cut -d ' ' -f 4-)"
-run byre exec standing -- true
-expect_error 125 paused
+says_why()
+{
+	same "$(get standing .paused_because)" "$1" paused_because
+	same "$(get standing .cause)" null "cause of one that lives"
+	run byre exec standing -- true
+	expect_error 125 "is paused: $1; resume it when there is space"
+	run byre ls
+	[[ $OUT == *paused*"$1"* ]] || fail "byre ls does not say why: $OUT"
+}
+says_why "the disk of the host is full"
 # Resuming too early: paused again, still not lost.
 run byre resume standing
 expect 0
 until_true 20 "the guest is paused again" state_is standing paused
+says_why "the disk of the host is full"
 rm -f "$D/mnt/filler"
 run byre resume standing
 expect 0
+same "$(get standing .paused_because)" null "paused_because once resumed"
 wait $writer
 same $? 0 "exit code of the writer ($(cat "$D/writer.err"))"
 grep -q '^done' "$D/writer" || fail "the writer said: $(cat "$D/writer")"
@@ -104,8 +114,36 @@ same "$(tail -n 1 "$D/writer")" \
 	"$(byre exec standing -- sh -c 'echo 3 >/proc/sys/vm/drop_caches; sha256sum </root/big')" \
 	"digest of what was written"
 state_is standing running || fail "state: $(get standing .state)"
+same "$(byre pause --json standing | jq .paused_because)" null \
+	"paused_because of one that was paused by request"
+byre resume standing || fail resume
 run byre run base -- echo again
 expect_out again
+
+# Stopped before a daemon's end, or while there is none: the next one says so.
+write_later()
+{
+	byre exec standing -- sync || fail sync
+	fill 3000
+	byre exec standing -- sh -c "(sleep $1; cd /root
+		head -c 30000000 /dev/urandom >later-$1; sync) >/dev/null 2>&1 &" ||
+		fail "exec"
+}
+write_later 1
+until_true 40 "the guest is paused" state_is standing paused
+daemon_stop KILL
+daemon_start
+says_why "the disk of the host is full"
+rm -f "$D/mnt/filler"
+byre resume standing >/dev/null || fail resume
+write_later 3
+daemon_stop KILL
+sleep 9
+daemon_start
+until_true 20 "the guest is adopted" state_is standing paused
+says_why "it stopped while no daemon was watching, most likely because the disk of the host was full"
+rm -f "$D/mnt/filler"
+byre resume standing >/dev/null || fail resume
 
 # The disk is full and the daemon starts.
 for signal in KILL TERM; do

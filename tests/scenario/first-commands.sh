@@ -12,7 +12,7 @@ keys()
 	jq -c 'keys' <<<"$1"
 }
 
-sandbox_keys='["cause","created","ends","id","memory_bytes","name","net","pid","state","template","timings_ms","vcpus"]'
+sandbox_keys='["cause","created","ends","id","memory_bytes","name","net","paused_because","pid","state","template","timings_ms","vcpus"]'
 ledger_keys='["absent","balloon","configured","id","private","shared","swapped","template","vmm","zero"]'
 host_keys='["billed","commit_limit","committed_as","mem_available","mem_total","overcommit_memory","promised"]'
 
@@ -107,6 +107,7 @@ same "$(jq -r .state <<<"$OUT")" running state
 same "$(jq -r .name <<<"$OUT")" web name
 same "$(jq -r .template <<<"$OUT")" base template
 same "$(jq -r .cause <<<"$OUT")" null cause
+same "$(jq -r .paused_because <<<"$OUT")" null paused_because
 same "$(jq -r '.id | type' <<<"$OUT")" string "type of id"
 same "$(jq '.timings_ms | .total > 0 and
 	((.spawn + .load + .identity + .ready - .total) | fabs) < 1' <<<"$OUT")" \
