@@ -526,9 +526,32 @@ static int bake_check_files(const struct bake *b, struct err *e)
 
 	for (size_t i = 0; i < nitems(files); i++)
 		if (access(files[i], R_OK) < 0)
-			return err_errno(e, errno, "bake %s: %s", b->m.name,
-					 files[i]);
+			return err_errno(e, errno, "%s", files[i]);
 	return 0;
+}
+
+/* The row is the last: from here on there is something to undo. */
+static int bake_init(struct bake *b, const struct bake_options *o,
+		     struct err *e)
+{
+	const struct bake_config *c = &b->config;
+	int r;
+
+	bake_manifest(b, o);
+	bake_new_id(b->id, "bk");
+	r = workdir_init(&b->dir, c->root, c->run, b->id, e);
+	if (r == 0 && bake_copy_options(b, o) < 0)
+		r = err_errno(e, ENOMEM, "prepare");
+	if (r == 0)
+		r = bake_check_files(b, e);
+	if (r == 0) {
+		b->image_dir = io_path("%s/image", b->dir.dir);
+		if (!b->image_dir)
+			r = err_errno(e, ENOMEM, "prepare");
+	}
+	if (r == 0)
+		r = db_bake_put(c->db, b->id, e);
+	return r < 0 ? err_prefix(e, "bake %s", o->name) : 0;
 }
 
 int bake_start(const struct bake_config *config, const struct bake_options *o,
@@ -547,20 +570,7 @@ int bake_start(const struct bake_config *config, const struct bake_options *o,
 	b->memory_fd = -1;
 	b->events = events;
 	b->arg = arg;
-	bake_manifest(b, o);
-	bake_new_id(b->id, "bk");
-	r = workdir_init(&b->dir, config->root, config->run, b->id, e);
-	if (r == 0 && bake_copy_options(b, o) < 0)
-		r = err_errno(e, ENOMEM, "bake %s", o->name);
-	if (r == 0)
-		r = bake_check_files(b, e);
-	if (r == 0) {
-		b->image_dir = io_path("%s/image", b->dir.dir);
-		if (!b->image_dir)
-			r = err_errno(e, ENOMEM, "bake %s", o->name);
-	}
-	if (r == 0)
-		r = db_bake_put(config->db, b->id, e);
+	r = bake_init(b, o, e);
 	if (r < 0) {
 		bake_free(b);
 		return r;

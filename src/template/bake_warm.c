@@ -17,6 +17,7 @@
 
 #include "base/guard.h"
 #include "base/io.h"
+#include "base/parse.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -53,32 +54,41 @@ static const char *bake_warm_command(const struct bake *b)
 						 : "echo ok";
 }
 
+static void bake_warm_worked(struct bake *b)
+{
+	/* A cold boot ends where a create does: with the answer to a first
+	 * command. */
+	if (b->next_warm == 0 && !b->second_round)
+		b->m.boot_ms = (double)(clock_mono_ns() - b->boot_start_ns) /
+			       1000000.0;
+	b->next_warm++;
+	if (b->trial_open)
+		bake_trial_warm(b);
+	else
+		bake_warm_next(b);
+}
+
 static void bake_warm_result(struct rig *g, const struct wire_frame *f)
 {
 	struct bake *b = container_of(g, struct bake, rig);
 	const char *cmd = bake_warm_command(b);
-	char message[120] = "", what[300];
-	uint64_t code = 0, sig = 0, eno = 0;
+	char message[120] = "", what[300], limit[16];
+	uint64_t code = 0, sig = 0, eno = 0, timed_out = 0;
 
 	err_drop(wire_find_u64(f, WIRE_K_CODE, &code));
 	err_drop(wire_find_u64(f, WIRE_K_SIGNAL, &sig));
 	err_drop(wire_find_u64(f, WIRE_K_ERRNO, &eno));
+	err_drop(wire_find_u64(f, WIRE_K_TIMED_OUT, &timed_out));
 	err_drop(wire_find_str(f, WIRE_K_MESSAGE, message, sizeof(message)));
 	if (code == 0 && sig == 0 && eno == 0) {
-		/* A cold boot ends where a create does: with the answer to a
-		 * first command. */
-		if (b->next_warm == 0 && !b->second_round)
-			b->m.boot_ms =
-				(double)(clock_mono_ns() - b->boot_start_ns) /
-				1000000.0;
-		b->next_warm++;
-		if (b->trial_open)
-			bake_trial_warm(b);
-		else
-			bake_warm_next(b);
+		bake_warm_worked(b);
 		return;
 	}
-	if (b->next_warm == 0)
+	if (timed_out)
+		snprintf(what, sizeof(what), "%s \"%s\" did not end within %s",
+			 b->next_warm ? "warm-up command" : "shell command",
+			 cmd, format_duration_ns(b->timeout_ns, limit));
+	else if (b->next_warm == 0)
 		snprintf(what, sizeof(what), "rootfs %s has no working sh%s%s",
 			 b->rootfs, *message ? ": " : "", message);
 	else if (sig)

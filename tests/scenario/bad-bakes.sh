@@ -89,8 +89,9 @@ nothing_left
 
 # warm-up commands
 bad '"exit 7"' 7 -- --rootfs "$rootfs" --warm "exit 7"
+bad '"exit 124" ended with code 124' -- --rootfs "$rootfs" --warm "exit 124"
 bad "signal 9" -- --rootfs "$rootfs" --warm 'kill -9 $$'
-LIMIT=4s bad "sleep 100" -- --rootfs "$rootfs" --warm "sleep 100"
+LIMIT=4s bad '"sleep 100" did not end within 4 s' -- --rootfs "$rootfs" --warm "sleep 100"
 bad -- --rootfs "$rootfs" --warm "sync; echo o >/proc/sysrq-trigger; sleep 9"
 
 # names

@@ -57,6 +57,15 @@ for room in 1000 20000 60000; do
 	answers standing || fail "standing does not answer"
 done
 
+# The database cannot be written: the bake says so, and whose error that is.
+if chattr +i "$BYRE_ROOT/byre.db-wal" 2>/dev/null; then
+	run byre bake full --rootfs "$CACHE/busybox.rootfs" --memory 128M
+	chattr -i "$BYRE_ROOT/byre.db-wal"
+	say "bake without a database: $ERR"
+	expect_error 1 "byre: bake full: database: record a bake: "
+	only_these "$standing"
+fi
+
 # Creates until there is no room.
 for room in 300 0; do
 	fill $room
