@@ -43,6 +43,7 @@ struct image {
 	unsigned refs;
 	char *dir;
 	struct image_manifest manifest;
+	char manifest_sha256[DIGEST_HEX];
 	struct file_id manifest_id;
 	int fd[IMAGE_FILE_COUNT];
 	struct file_id id[IMAGE_FILE_COUNT];
@@ -99,19 +100,36 @@ static void image_unrefp(struct image **i)
 	image_unref(*i);
 }
 
-static int image_read_manifest(struct image *i, int dirfd, struct err *e)
+static int image_manifest_text(int dirfd, struct file_id *id, char **ret,
+			       char sha256[DIGEST_HEX], struct err *e)
 {
-	guard_free char *text = NULL;
 	guard_fd int fd = -1;
 	int r;
 
-	r = file_open(dirfd, IMAGE_MANIFEST_NAME, &fd, &i->manifest_id, e);
+	r = file_open(dirfd, IMAGE_MANIFEST_NAME, &fd, id, e);
+	if (r == 0)
+		r = file_read(fd, IMAGE_MANIFEST_NAME, id, IMAGE_MANIFEST_MAX,
+			      ret, e);
+	if (r == 0)
+		digest_of(*ret, (size_t)id->bytes, sha256);
+	return r;
+}
+
+/* Its digest comes first: a bit that was turned may well be another manifest. */
+static int image_read_manifest(struct image *i, int dirfd, const char *known,
+			       struct err *e)
+{
+	guard_free char *text = NULL;
+	int r;
+
+	r = image_manifest_text(dirfd, &i->manifest_id, &text,
+				i->manifest_sha256, e);
 	if (r < 0)
 		return r;
-	r = file_read(fd, IMAGE_MANIFEST_NAME, &i->manifest_id,
-		      IMAGE_MANIFEST_MAX, &text, e);
-	if (r < 0)
-		return r;
+	if (known && strcmp(known, i->manifest_sha256) != 0)
+		return err_set(e, EBADMSG,
+			       "%s: its digest is not the recorded one",
+			       IMAGE_MANIFEST_NAME);
 	r = image_manifest_parse(text, (size_t)i->manifest_id.bytes,
 				 &i->manifest, e);
 	if (r < 0) {
@@ -300,7 +318,7 @@ static int image_read_bitmap(const struct image *i, enum image_file f,
 	return 0;
 }
 
-static int image_load(struct image *i, struct err *e)
+static int image_load(struct image *i, const char *known, struct err *e)
 {
 	guard_fd int dirfd = open(i->dir, O_PATH | O_DIRECTORY | O_CLOEXEC);
 	const struct image_manifest *m = &i->manifest;
@@ -308,7 +326,7 @@ static int image_load(struct image *i, struct err *e)
 
 	if (dirfd < 0)
 		return err_errno(e, errno, "open");
-	r = image_read_manifest(i, dirfd, e);
+	r = image_read_manifest(i, dirfd, known, e);
 	if (r < 0)
 		return r;
 	r = image_read_remote(i, dirfd, e);
@@ -334,18 +352,39 @@ static int image_load(struct image *i, struct err *e)
 
 int image_open(const char *dir, struct image **ret, struct err *e)
 {
+	return image_open_known(dir, NULL, ret, e);
+}
+
+int image_open_known(const char *dir, const char *manifest_sha256,
+		     struct image **ret, struct err *e)
+{
 	guard(image_unrefp) struct image *i = image_new(dir);
 	int r;
 
 	if (!i)
 		return err_errno(e, ENOMEM, "image %s", dir);
-	r = image_load(i, e);
+	r = image_load(i, manifest_sha256, e);
 	if (r < 0) {
 		err_prefix(e, "image %s", dir);
 		return r;
 	}
 	*ret = take(i);
 	return 0;
+}
+
+int image_manifest_digest(const char *dir, char hex[DIGEST_HEX], struct err *e)
+{
+	guard_fd int dirfd = open(dir, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	guard_free char *text = NULL;
+	struct file_id id;
+	int r;
+
+	if (dirfd < 0)
+		return err_errno(e, errno, "open %s", dir);
+	r = image_manifest_text(dirfd, &id, &text, hex, e);
+	if (r < 0)
+		err_prefix(e, "image %s", dir);
+	return r;
 }
 
 static int image_compare(const struct image *i, struct err *e)
@@ -390,6 +429,11 @@ const char *image_remote(const struct image *i)
 const struct image_manifest *image_manifest(const struct image *i)
 {
 	return &i->manifest;
+}
+
+const char *image_manifest_sha256(const struct image *i)
+{
+	return i->manifest_sha256;
 }
 
 const char *image_dir(const struct image *i)

@@ -107,6 +107,13 @@ struct image;
  * loop, and from then on only the loop takes and drops references.
  */
 int image_open(const char *dir, struct image **ret, struct err *e) must_check;
+/* The same for who knows the manifest's digest from elsewhere: the manifest has
+ * every other file's, and nothing in the directory has its own. NULL: any. */
+int image_open_known(const char *dir, const char *manifest_sha256,
+		     struct image **ret, struct err *e) must_check;
+/* Of manifest.json in @dir, as it is now. */
+int image_manifest_digest(const char *dir, char hex[DIGEST_HEX],
+			  struct err *e) must_check;
 struct image *image_ref(struct image *i);
 struct image *image_unref(struct image *i);
 
@@ -127,6 +134,8 @@ int image_unchanged(const struct image *i, struct err *e) must_check;
 const char *image_remote(const struct image *i);
 
 const struct image_manifest *image_manifest(const struct image *i);
+/* Of the text it was read from. */
+const char *image_manifest_sha256(const struct image *i);
 const char *image_dir(const struct image *i);
 /* Read-only fd, borrowed. */
 int image_fd(const struct image *i, enum image_file f);

@@ -309,6 +309,38 @@ static void test_manifest(void)
 	refuse(dir, EINVAL, "manifest.json: not JSON");
 }
 
+/* Who knows the manifest's digest sees every bit of it. */
+static void test_known(void)
+{
+	guard_free char *dir = image_make("known", MEMORY);
+	guard_free char *path = io_path("%s/" IMAGE_MANIFEST_NAME, dir);
+	guard_free char *text = NULL;
+	char known[DIGEST_HEX], now[DIGEST_HEX];
+	struct image *i = NULL;
+	struct err e = ERR_NULL;
+	size_t len;
+
+	check(image_manifest_digest(dir, known, &e) == 0);
+	check(image_open_known(dir, known, &i, &e) == 0);
+	check_str(image_manifest_sha256(i), known);
+	i = image_unref(i);
+	check(io_read_file(path, IMAGE_MANIFEST_MAX, &text, &len, NULL) == 0);
+	check(chmod(path, 0600) == 0);
+	for (size_t at = 0; at < len; at++) {
+		put_byte(dir, IMAGE_MANIFEST_NAME, at, (char)(text[at] ^ 2));
+		check(image_open_known(dir, known, &i, &e) == -EBADMSG && !i);
+		check(strstr(e.msg, ": manifest.json: its digest is not the "
+				    "recorded one"));
+		put_byte(dir, IMAGE_MANIFEST_NAME, at, text[at]);
+	}
+	e = (struct err)ERR_NULL;
+	check(image_open_known(dir, known, &i, &e) == 0);
+	image_unref(i);
+	check(unlink(path) == 0);
+	check(image_manifest_digest(dir, now, &e) == -ENOENT);
+	check(strstr(e.msg, dir) && strstr(e.msg, IMAGE_MANIFEST_NAME));
+}
+
 static void stale(const struct image *i, int code, const char *part)
 {
 	struct err e = ERR_NULL;
@@ -523,6 +555,7 @@ int main(void)
 	test_sizes();
 	test_gone();
 	test_manifest();
+	test_known();
 	test_unchanged();
 	test_cache();
 	test_verified();

@@ -46,10 +46,11 @@ enum db_statement {
 
 static const char *const db_sql[] = {
 	[DB_TEMPLATE_PUT] = "INSERT OR REPLACE INTO templates"
-			    " (name, dir, created) VALUES (?1, ?2, ?3)",
+			    " (name, dir, created, manifest_sha256)"
+			    " VALUES (?1, ?2, ?3, ?4)",
 	[DB_TEMPLATE_DELETE] = "DELETE FROM templates WHERE name = ?1",
-	[DB_TEMPLATES] = "SELECT name, dir, created FROM templates"
-			 " ORDER BY name",
+	[DB_TEMPLATES] = "SELECT name, dir, created, manifest_sha256"
+			 " FROM templates ORDER BY name",
 	[DB_SANDBOX_PUT] =
 		"INSERT OR REPLACE INTO sandboxes (id, name, template, state,"
 		" pid, start_ticks, slot, created_ns, ends_ns, memory_bytes,"
@@ -100,6 +101,9 @@ static const char *const db_steps[] = {
 	 "ALTER TABLE sandboxes ADD COLUMN store TEXT NOT NULL DEFAULT '';"),
 	/* 4: a VMM stops its guest by itself */
 	"ALTER TABLE sandboxes ADD COLUMN paused_because TEXT NOT NULL"
+	" DEFAULT '';",
+	/* 5: a manifest is known by its digest */
+	"ALTER TABLE templates ADD COLUMN manifest_sha256 TEXT NOT NULL"
 	" DEFAULT '';",
 };
 #define DB_VERSION ((int)nitems(db_steps))
@@ -336,6 +340,7 @@ int db_template_put(struct db *db, const struct db_template *t, struct err *e)
 	db_text(s, 1, t->name);
 	db_text(s, 2, t->dir);
 	db_text(s, 3, t->created);
+	db_text(s, 4, t->manifest_sha256);
 	return db_run(db, DB_TEMPLATE_PUT, "record a template", e);
 }
 
@@ -353,6 +358,7 @@ static int db_template_row(sqlite3_stmt *s, const struct db_each *each,
 	db_column(s, 0, t.name, sizeof(t.name));
 	db_column(s, 1, t.dir, sizeof(t.dir));
 	db_column(s, 2, t.created, sizeof(t.created));
+	db_column(s, 3, t.manifest_sha256, sizeof(t.manifest_sha256));
 	return each->template(&t, arg);
 }
 

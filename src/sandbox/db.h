@@ -11,6 +11,7 @@
  * loses nothing, a power cut may lose the last rows - of sandboxes that died
  * with the power. db_sync() waits; publishing a template calls it.
  */
+#include "base/digest.h"
 #include "base/err.h"
 #include "sandbox/sandbox.h"
 #include "base/proc.h"
@@ -29,6 +30,7 @@ struct db_template {
 	char name[64];
 	char dir[64]; /* below BYRE_ROOT/images */
 	char created[32];
+	char manifest_sha256[DIGEST_HEX]; /* "": of before it was recorded */
 };
 
 typedef int (*db_template_fn)(const struct db_template *t, void *arg);

@@ -126,8 +126,8 @@ static void test_sandboxes(void)
 
 static void test_templates_and_bakes(void)
 {
-	struct db_template t = { "base", "im1", "2026-01-01T00:00:00Z" };
-	struct db_template u = { "alpha", "im2", "2026-01-02T00:00:00Z" };
+	struct db_template t = { "base", "im1", "2026-01-01T00:00:00Z", "" };
+	struct db_template u = { "alpha", "im2", "2026-01-02T00:00:00Z", "" };
 	struct rows r = { 0 };
 	struct err e = ERR_NULL;
 	struct db *db;
@@ -136,6 +136,7 @@ static void test_templates_and_bakes(void)
 	db = open_db();
 	check(db_template_put(db, &t, &e) == 0);
 	check(db_template_put(db, &u, &e) == 0);
+	memset(t.manifest_sha256, 'a', sizeof(t.manifest_sha256) - 1);
 	snprintf(t.dir, sizeof(t.dir), "im3");
 	check(db_template_put(db, &t, &e) == 0);
 	check(db_sync(db, &e) == 0);
@@ -143,6 +144,8 @@ static void test_templates_and_bakes(void)
 	check_str(r.template[0].name, "alpha");
 	check_str(r.template[1].dir, "im3");
 	check_str(r.template[1].created, t.created);
+	check_str(r.template[1].manifest_sha256, t.manifest_sha256);
+	check_str(r.template[0].manifest_sha256, "");
 	check(db_template_delete(db, "base", &e) == 0);
 	check(db_template_delete(db, "base", &e) == 0);
 	r = (struct rows){ .answer = -ENOMEM };
@@ -229,7 +232,7 @@ static void test_killed(void)
 	db_close(db);
 }
 
-/* What the first version left, with a sandbox in it. */
+/* What the first version left, with a sandbox and a template in it. */
 static void test_first_version(void)
 {
 	static const char first[] =
@@ -244,6 +247,7 @@ static void test_first_version(void)
 		"CREATE TABLE bakes (id TEXT PRIMARY KEY);"
 		"INSERT INTO sandboxes VALUES ('sb1', 'one', 'base', 1, 77, 78,"
 		" 79, 80, 0, 81, 1, 0, '', 1, 2, 3, 4, 10);"
+		"INSERT INTO templates VALUES ('base', 'im1', 'then');"
 		"PRAGMA user_version=1;";
 	struct err e = ERR_NULL;
 	struct db_sandbox row;
@@ -263,6 +267,10 @@ static void test_first_version(void)
 		check_str(row.store, "");
 		check_str(row.paused_because, "");
 		check(db_sandbox_put(db, &row, &e) == 0);
+		r.n = 0;
+		check(db_templates(db, keep_template, &r, &e) == 0 && r.n == 1);
+		check_str(r.template[0].dir, "im1");
+		check_str(r.template[0].manifest_sha256, "");
 		db_close(db);
 	}
 }

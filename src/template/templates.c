@@ -13,6 +13,11 @@
  * CLOSED: nothing known, or a problem (shown in the list; the next lookup tries
  * again). OPENING: a worker verifies; lookups wait. OPEN: the image is held and
  * handed out; every handing out checks that no file has changed since.
+ *
+ * The manifest has the digest of every file of its image, the row that of the
+ * manifest: so every bit of a template is known. A row of before that was so
+ * takes the digest of what can be opened first; until then only the name tells
+ * a false manifest, and of a pulled image not even that.
  */
 #include "template/template.h"
 
@@ -116,15 +121,36 @@ struct template_job {
 	struct worker_job job;
 	struct template *p;
 	char *dir;
+	struct db_template row; /* as it was when the job was made */
 	struct image *image;
 	struct err e;
 };
+
+/* Nobody wrote the manifest's digest down. A bake puts the template's name into
+ * it; a pull takes what comes, and may have been told another name. */
+static int template_check_name(const struct template_job *j, struct err *e)
+{
+	const char *name = image_manifest(j->image)->name;
+	guard_free char *index = io_path("%s/" IMAGE_INDEX_NAME, j->dir);
+
+	if (!index)
+		return err_errno(e, ENOMEM, "image %s", j->dir);
+	if (!strcmp(name, j->row.name) || access(index, F_OK) == 0)
+		return 0;
+	return err_set(e, EBADMSG, "image %s: %s: it is the one of template %s",
+		       j->dir, IMAGE_MANIFEST_NAME, name);
+}
 
 static void template_open_run(struct worker_job *job)
 {
 	struct template_job *j = container_of(job, struct template_job, job);
 
-	err_drop(image_open(j->dir, &j->image, &j->e));
+	const char *known = j->row.manifest_sha256;
+
+	if (image_open_known(j->dir, *known ? known : NULL, &j->image, &j->e) ==
+		    0 &&
+	    !*known && template_check_name(j, &j->e) < 0)
+		j->image = image_unref(j->image);
 }
 
 int templates_accept(const struct templates *t, const struct image_manifest *m,
@@ -172,6 +198,23 @@ static void template_keep_manifest(struct template *p,
 		*p->manifest = *m;
 }
 
+/* The first time that it opens. */
+static void template_record_manifest(struct template *p,
+				     const struct image *image)
+{
+	struct db_template row = p->row;
+	struct err e = ERR_NULL;
+
+	if (*row.manifest_sha256)
+		return;
+	snprintf(row.manifest_sha256, sizeof(row.manifest_sha256), "%s",
+		 image_manifest_sha256(image));
+	if (db_template_put(p->owner->db, &row, &e) < 0)
+		log_error("template=%s error=\"%s\"", row.name, e.msg);
+	else
+		p->row = row;
+}
+
 static void template_opened(struct template *p, const struct image *image)
 {
 	const char *remote = image_remote(image);
@@ -201,6 +244,8 @@ static void template_open_done(struct worker_job *job)
 		snprintf(p->problem, sizeof(p->problem), "%s", e.msg);
 	if (j->image && !p->removed)
 		template_opened(p, j->image);
+	if (e.code == 0 && !p->removed)
+		template_record_manifest(p, j->image);
 	if (e.code)
 		err_prefix(&e, "template %s", p->row.name);
 	template_tell(p, &e);
@@ -221,6 +266,7 @@ int template_open(struct template *p)
 	if (!j)
 		return -ENOMEM;
 	j->p = p;
+	j->row = p->row;
 	j->dir = strdup(p->path);
 	if (!j->dir) {
 		free(j);
@@ -395,6 +441,21 @@ int templates_replaceable(const struct templates *t, const char *name,
 	return 0;
 }
 
+/* Of the image in @dir, with a directory that nobody has. */
+static int template_new_row(const char *name, const char *dir,
+			    struct db_template *ret, struct err *e)
+{
+	uint8_t random[6];
+	char hex[13];
+
+	io_random(random, sizeof(random));
+	snprintf(ret->name, sizeof(ret->name), "%s", name);
+	snprintf(ret->dir, sizeof(ret->dir), "im%s",
+		 format_hex(random, sizeof(random), hex));
+	clock_rfc3339(clock_real_ns(), ret->created);
+	return image_manifest_digest(dir, ret->manifest_sha256, e);
+}
+
 int templates_publish(struct templates *t, const char *name, const char *dir,
 		      bool replace, struct err *e)
 {
@@ -402,21 +463,16 @@ int templates_publish(struct templates *t, const char *name, const char *dir,
 	struct db_template row = { 0 };
 	guard_free char *to = NULL;
 	struct template *p;
-	uint8_t random[6];
-	char hex[13];
 	int r;
 
 	if (!old && t->n == TEMPLATES_MAX)
 		return err_set(e, ENOSPC, "more than %d templates",
 			       TEMPLATES_MAX);
 	r = templates_replaceable(t, name, replace, e);
+	if (r == 0)
+		r = template_new_row(name, dir, &row, e);
 	if (r < 0)
 		return r;
-	io_random(random, sizeof(random));
-	snprintf(row.name, sizeof(row.name), "%s", name);
-	snprintf(row.dir, sizeof(row.dir), "im%s",
-		 format_hex(random, sizeof(random), hex));
-	clock_rfc3339(clock_real_ns(), row.created);
 	to = io_path("%s/%s", t->dir, row.dir);
 	if (!to)
 		return err_errno(e, ENOMEM, "publish %s", name);

@@ -5,6 +5,7 @@
 # from it is refused with one line that names the file and what is wrong,
 # `byre templates` says the same, nobody else notices; repaired, it works again.
 . "$(dirname "$0")/lib.sh"
+need sqlite3
 begin all
 
 image=$(image_of base) || fail "no image of base"
@@ -22,17 +23,21 @@ flip()
 }
 
 # $1: file, $2: command that damages it, run in the image's directory; the rest:
-# words the error must hold.
+# words the error must hold. OFFLINE=1: while there is no daemon; UNKNOWN=1:
+# besides, the manifest's digest is not known, as in a database of before it was
+# recorded.
 damaged()
 {
-	local file=$1 how=$2
+	local file=$1 how=$2 OFFLINE=${OFFLINE:-${UNKNOWN:-}}
 
 	shift 2
-	[ "${OFFLINE:-}" != 1 ] || daemon_stop
+	[ "$OFFLINE" != 1 ] || daemon_stop
 	mv "$image/$file" "$D/good" || fail "$file"
 	cp -a --sparse=always "$D/good" "$image/$file"
 	(cd "$image" && eval "$how") || fail "damage: $how"
-	[ "${OFFLINE:-}" != 1 ] || daemon_start
+	[ "${UNKNOWN:-}" != 1 ] || sqlite3 "$BYRE_ROOT/byre.db" \
+		"UPDATE templates SET manifest_sha256 = ''" || fail sqlite3
+	[ "$OFFLINE" != 1 ] || daemon_start
 	run byre create base
 	expect_error 1 "create from base" "template base" "$@"
 	run byre templates --json
@@ -92,19 +97,33 @@ damaged manifest.json "truncate -s ${half/FILE/manifest.json} manifest.json" \
 OFFLINE=1 damaged manifest.json "rm manifest.json" manifest.json
 damaged manifest.json "head -c 3000 /dev/urandom >manifest.json" manifest
 damaged manifest.json "truncate -s 100M manifest.json" manifest
-manifest '. + {"colour": "green"}' manifest colour
-manifest 'del(.vcpus)' manifest vcpus
-manifest '.format = 99' manifest format
-manifest '.memory_bytes = "a lot"' manifest memory_bytes
-manifest '.memory_bytes += 4096' manifest
-manifest '.vcpus = 100000' manifest vcpus
-manifest '.name = "../../etc"' manifest name
-# From another host; found by what stands in a good image.
-OFFLINE=1 manifest '.version = "8.1.0"' version 8.1.0 7.
-manifest '.accel = (if .accel == "kvm" then "tcg" else "kvm" end)' accel
-manifest '.cpu = "Pentium"' CPU Pentium
-manifest '.driver = "firecracker"' firecracker qemu
-manifest '.machine = "pc"' machine pc
+# What might as well be true: only its digest tells.
+not_recorded="manifest.json: its digest is not the recorded one"
+OFFLINE=1 manifest '.vcpus = 3' "$not_recorded"
+manifest '.share = (.share | not)' "$not_recorded"
+manifest '.net = (.net | not)' "$not_recorded"
+manifest '.name = "bare"' "$not_recorded"
+manifest '.boot_ms += 1' "$not_recorded"
+manifest '.kernel = "6.1.0-57-clown-amd64"' "$not_recorded"
+manifest '.created = "2024-05-01T12:34:56Z"' "$not_recorded"
+manifest '.accel = (if .accel == "kvm" then "tcg" else "kvm" end)' \
+	"$not_recorded"
+manifest '. + {"colour": "green"}' "$not_recorded"
+damaged manifest.json "flip manifest.json 30" "$not_recorded"
+# Where that is not known, whatever is no manifest, or another host's.
+UNKNOWN=1 manifest '. + {"colour": "green"}' manifest colour
+UNKNOWN=1 manifest '.format = 99' manifest format
+UNKNOWN=1 manifest '.vcpus = 100000' manifest vcpus
+UNKNOWN=1 manifest '.name = "bare"' manifest bare
+UNKNOWN=1 manifest '.version = "8.1.0"' version 8.1.0 7.
+UNKNOWN=1 manifest \
+	'.accel = (if .accel == "kvm" then "tcg" else "kvm" end)' accel
+UNKNOWN=1 manifest '.cpu = "Pentium"' CPU Pentium
+UNKNOWN=1 manifest '.driver = "firecracker"' firecracker qemu
+UNKNOWN=1 manifest '.machine = "pc"' machine pc
+# A database of before is completed by the first good image.
+same "$(rows "SELECT count(*) FROM templates WHERE manifest_sha256 = ''")" 0 \
+	"templates without a digest"
 
 answers "$running" || fail "the one that ran all the time does not answer"
 answers "$other" || fail "the one of the other template does not answer"
