@@ -16,7 +16,12 @@
  * there is the manifest says.
  *
  * Reading finds holes by SEEK_DATA and costs what the data cost: reading,
- * hashing, and a look at each page until its first byte that is not zero.
+ * hashing, and a look at each page until its first byte that is not zero. The
+ * kernel is kept from reading ahead: what it finds behind an extent are holes,
+ * and pages of zeros in the page cache. Those are memory that nobody needs, and
+ * that the ledger has to bill: of 62 MiB of data 105 became. Nor can they be
+ * dropped afterwards, being parts of larger pieces that hold data as well. It
+ * makes a cold read slower by a third; each extent is asked for in one go.
  *
  * Invariants of the reader:
  *  1. pos is the start of the next chunk.
@@ -34,6 +39,7 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <string.h>
 
@@ -68,6 +74,8 @@ size_t chunk_list_bytes(uint64_t memory_bytes)
 
 static void chunk_reader_deinit(struct chunk_reader *c)
 {
+	if (c->fd >= 0)
+		posix_fadvise(c->fd, 0, 0, POSIX_FADV_NORMAL);
 	bitmap_deinit(&c->used);
 	free(c->buf);
 	c->buf = NULL;
@@ -80,6 +88,7 @@ static int chunk_reader_init(struct chunk_reader *c, int fd, uint64_t bytes,
 	must(bytes % IMAGE_PAGE == 0);
 	must(!zeromap || zeromap->n == bytes / IMAGE_PAGE);
 	c->fd = fd;
+	posix_fadvise(fd, 0, 0, POSIX_FADV_RANDOM);
 	c->bytes = bytes;
 	c->zeromap = zeromap;
 	c->buf = malloc(IMAGE_CHUNK);

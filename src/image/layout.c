@@ -51,3 +51,21 @@ int image_extents(const struct bitmap *zeromap, uint64_t min_zero_run_pages,
 	}
 	return fn(start * IMAGE_PAGE, (i - start) * IMAGE_PAGE, held, arg);
 }
+
+int image_holes(const struct bitmap *zeromap, uint64_t min_zero_run_pages,
+		image_hole_fn fn, void *arg)
+{
+	uint64_t i, run;
+	int r;
+
+	for (i = 0; i < zeromap->n; i += run) {
+		run = bitmap_run(zeromap, i);
+		if (!bitmap_get(zeromap, i) || run >= min_zero_run_pages ||
+		    run == zeromap->n)
+			continue;
+		r = fn(i * IMAGE_PAGE, run * IMAGE_PAGE, arg);
+		if (r != 0)
+			return r;
+	}
+	return 0;
+}

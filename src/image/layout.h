@@ -27,3 +27,11 @@ typedef int (*image_extent_fn)(uint64_t start, uint64_t len, bool is_zero,
  */
 int image_extents(const struct bitmap *zeromap, uint64_t min_zero_run_pages,
 		  image_extent_fn fn, void *arg) must_check;
+
+/* @start and @len are bytes, whole pages; a result other than 0 as above. */
+typedef int (*image_hole_fn)(uint64_t start, uint64_t len, void *arg);
+
+/* The zero runs that image_extents() with that minimum left in extents of data,
+ * in order: holes of the file that guests map. */
+int image_holes(const struct bitmap *zeromap, uint64_t min_zero_run_pages,
+		image_hole_fn fn, void *arg) must_check;

@@ -35,6 +35,20 @@ static int draw(uint64_t start, uint64_t len, bool is_zero, void *arg)
 	return 0;
 }
 
+/* Draws over an extent of data. */
+static int draw_hole(uint64_t start, uint64_t len, void *arg)
+{
+	struct drawing *d = arg;
+
+	if (++d->calls == d->fail_at)
+		return -EDOM;
+	for (uint64_t i = start / IMAGE_PAGE; len; i++, len -= IMAGE_PAGE) {
+		check(d->text[i] == 'd' || d->text[i] == 'D');
+		d->text[i] = '0';
+	}
+	return 0;
+}
+
 static void expect(const char *map, uint64_t minimum, const char *extents)
 {
 	guard(bitmap_deinit) struct bitmap b = BITMAP_NULL;
@@ -46,6 +60,10 @@ static void expect(const char *map, uint64_t minimum, const char *extents)
 			bitmap_set(&b, i);
 	check(image_extents(&b, minimum, draw, &d) == 0);
 	check_str(d.text, extents);
+	/* What is zero is in an extent of zero or a hole, and nothing else. */
+	check(image_holes(&b, minimum, draw_hole, &d) == 0);
+	for (size_t i = 0; map[i]; i++)
+		check((map[i] == '0') == !!strchr("zZ0", d.text[i]));
 }
 
 static void test_drawn(void)
@@ -120,6 +138,11 @@ static void test_forward(void)
 
 		check(image_extents(&b, 1, draw, &d) == -EDOM);
 		check(d.calls == i);
+	}
+	{
+		struct drawing d = { .text = "DDD", .fail_at = 1 };
+
+		check(image_holes(&b, 2, draw_hole, &d) == -EDOM);
 	}
 }
 

@@ -5,9 +5,26 @@
 # configured size for each, the promise is their sum, and the bill is about what
 # the host has less.
 . "$(dirname "$0")/lib.sh"
-begin all
+begin all no-daemon
 N=${N:-15}
 MIB=$((1 << 20))
+
+# Opening a template reads its data, and nothing that is known to be zero.
+for memory in "$BYRE_ROOT"/images/*/memory; do
+	own_file "$memory"
+	dd of="$memory" oflag=nocache conv=notrunc,fdatasync count=0 \
+		status=none || fail "drop $memory from the page cache"
+done
+daemon_start
+opened()
+{
+	[ "$(byre mem --json | jq '.templates | length')" = 2 ]
+}
+until_true 60 "both templates are open" opened
+ledger=$(byre mem --json)
+say "opened: $(jq -r '[.templates[] | "\(.name): resident \(.resident / 1048576) of \(.present / 1048576) MiB"] | join(", ")' <<<"$ledger")"
+same "$(jq -c '[.templates[] | select(.resident + .zero > .configured)]' \
+	<<<"$ledger")" "[]" "templates with zeros in memory"
 
 # Everything the first one of a template brings into memory is there.
 byre create python --name first >/dev/null || fail create
