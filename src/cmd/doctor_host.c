@@ -17,10 +17,12 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <linux/fs.h>
+#include <linux/magic.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/resource.h>
 #include <sys/statvfs.h>
+#include <sys/vfs.h>
 
 /* A VMM's own 25 MiB for each of 20 guests, a template, and the daemon. */
 #define DOCTOR_MEMORY_WARN (1ull << 30)
@@ -206,24 +208,31 @@ static void doctor_disk(struct doctor *d)
 {
 	char path[400], room[16];
 	guard_fd int fd = doctor_open_root(d, path, sizeof(path));
+	enum doctor_status status = DOCTOR_OK;
 	struct statvfs v = { 0 };
+	struct statfs fs = { 0 };
 	uint64_t free_bytes;
+	bool tmpfs;
 
-	if (fd < 0 || fstatvfs(fd, &v) < 0) {
+	if (fd < 0 || fstatvfs(fd, &v) < 0 || fstatfs(fd, &fs) < 0) {
 		doctor_say(d, DOCTOR_FAIL, "set BYRE_ROOT to a directory",
 			   "open %s: %s", d->root, strerror(errno));
 		return;
 	}
 	free_bytes = (uint64_t)v.f_bavail * v.f_frsize;
+	tmpfs = fs.f_type == TMPFS_MAGIC;
 	format_bytes(free_bytes, room);
-	doctor_say(d,
-		   free_bytes < DOCTOR_DISK_FAIL   ? DOCTOR_FAIL
-		   : free_bytes < DOCTOR_DISK_WARN ? DOCTOR_WARN
-						   : DOCTOR_OK,
-		   free_bytes < DOCTOR_DISK_WARN
-			   ? "set BYRE_ROOT to where there is room"
-			   : "",
-		   "%s free under %s", room, d->root);
+	if (free_bytes < DOCTOR_DISK_WARN || tmpfs)
+		status = free_bytes < DOCTOR_DISK_FAIL ? DOCTOR_FAIL
+						       : DOCTOR_WARN;
+	doctor_say(d, status,
+		   status == DOCTOR_OK ? ""
+		   : tmpfs ? "set BYRE_ROOT to a directory on a disk"
+			   : "set BYRE_ROOT to where there is room",
+		   "%s free under %s%s", room, d->root,
+		   tmpfs ? ", a tmpfs: its files are memory, and gone after a "
+			   "reboot"
+			 : "");
 }
 
 /* A nameless file of one block. */

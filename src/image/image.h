@@ -156,3 +156,11 @@ int image_seal(const char *dir, struct image_manifest *m,
  * the fd's position. A file system that cannot punch holes is an error. */
 int image_find_zero(int memory_fd, uint64_t bytes, struct bitmap *ret,
 		    struct err *e) must_check;
+
+/*
+ * Give the holes that guests map (image_holes() with that minimum) room in the
+ * file, where touching one through a mapping takes room: on a tmpfs. It may
+ * change the file's change time, so do it before the file is verified.
+ */
+int image_reserve(int memory_fd, const struct bitmap *zeromap,
+		  uint64_t min_zero_run_pages, struct err *e) must_check;

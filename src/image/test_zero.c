@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Zero pages: found exactly, punched exactly, nothing else touched
+ * Zero pages: found exactly, punched exactly, nothing else touched; short holes
+ * given room where guests would need it
  */
 #include "image/zero.h"
 
@@ -11,8 +12,10 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 
 #define PAGE ((size_t)IMAGE_PAGE)
 
@@ -111,6 +114,56 @@ static void test_sparse(bool on_disk)
 	check(start == bytes && end == bytes);
 }
 
+static uint64_t blocks(int fd, struct timespec *ret_changed)
+{
+	struct stat st = { 0 };
+
+	check(fstat(fd, &st) == 0);
+	*ret_changed = st.st_ctim;
+	return (uint64_t)st.st_blocks * 512 / PAGE;
+}
+
+/* Used pages at 2, 3, 6 and 40: holes of 2, 2, 33 and 9 pages. Of a memfd, which
+ * is of a tmpfs, those below 16 pages get room; of a file elsewhere none. */
+static void test_reserve(bool on_disk)
+{
+	static const uint64_t used[] = { 2, 3, 6, 40 };
+	uint64_t pages = 50, before, room = on_disk ? 0 : 2 + 2 + 9;
+	guard_fd int fd = file_new(on_disk, pages * PAGE);
+	guard_free char *path = io_path("/proc/self/fd/%d", fd);
+	guard_fd int ro = open(path, O_RDONLY | O_CLOEXEC);
+	guard(bitmap_deinit) struct bitmap b = BITMAP_NULL;
+	guard_free uint8_t *page = malloc(PAGE);
+	struct timespec first, then, last;
+	struct err e = ERR_NULL;
+	struct statfs fs = { 0 };
+
+	check(ro >= 0 && page && fstatfs(fd, &fs) == 0);
+	if (on_disk && fs.f_type == TMPFS_MAGIC)
+		return; /* no disk */
+	memset(page, 1, PAGE);
+	for (size_t i = 0; i < nitems(used); i++)
+		put(fd, used[i] * PAGE, page, PAGE);
+	check(image_find_zero(fd, pages * PAGE, &b, &e) == 0);
+	before = blocks(fd, &first);
+	if (!on_disk) {
+		check(before == nitems(used));
+		check(image_reserve(ro, &b, 16, &e) == -EBADF);
+		check(strstr(e.msg, "memory: make room for holes"));
+	}
+	check(image_reserve(fd, &b, 16, &e) == 0);
+	check(blocks(fd, &then) == before + room);
+	for (uint64_t i = 0; i < pages; i++) {
+		check(io_pread_full(fd, page, PAGE, i * PAGE) == (ssize_t)PAGE);
+		check(zero_page(page) == bitmap_get(&b, i));
+	}
+	/* Once is enough: a file that is verified must not change. */
+	usleep(20000);
+	check(image_reserve(on_disk ? ro : fd, &b, 16, &e) == 0);
+	check(blocks(fd, &last) == before + room);
+	check(then.tv_sec == last.tv_sec && then.tv_nsec == last.tv_nsec);
+}
+
 static void test_refused(void)
 {
 	guard_fd int fd = file_new(false, 3 * PAGE);
@@ -149,6 +202,7 @@ int main(void)
 		/* Over the edge of the pieces that are read. */
 		test_random(on_disk, 1500);
 		test_sparse(on_disk);
+		test_reserve(on_disk);
 	}
 	test_refused();
 	check(io_remove_tree(dir, NULL) == 0);

@@ -16,7 +16,11 @@
  *     leaves a correct file.
  *
  * Reading is by pread and not by mapping: reading a hole of a tmpfs file
- * through a mapping allocates the page.
+ * through a mapping allocates the page. Guests do map it, those holes that are
+ * too short to be left out, and when there is no room for the page their VMM is
+ * killed by SIGBUS. image_reserve() takes that room when somebody can still be
+ * told. Its sum of blocks says whether it did: a file has those of its data at
+ * least, and more only by having been reserved, mapped or written whole.
  *
  * It does not stop the guest: nobody writes to the file meanwhile.
  */
@@ -26,12 +30,15 @@
 #include "base/io.h"
 #include "image/bitmap.h"
 #include "image/image.h"
+#include "image/layout.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
 #include <linux/falloc.h>
+#include <linux/magic.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 
 /* Read at a time: the share of the system call is lost, and the buffer stays
  * near the last level cache's share of one core. */
@@ -187,5 +194,55 @@ int image_find_zero(int memory_fd, uint64_t bytes, struct bitmap *ret,
 	}
 	*ret = map;
 	map = (struct bitmap)BITMAP_NULL;
+	return 0;
+}
+
+/* ---- room for holes ---- */
+
+struct zero_room {
+	int fd;
+	uint64_t bytes; /* of holes */
+};
+
+static int zero_count_hole(unused uint64_t start, uint64_t len, void *arg)
+{
+	struct zero_room *room = arg;
+
+	room->bytes += len;
+	return 0;
+}
+
+static int zero_reserve_hole(uint64_t start, uint64_t len, void *arg)
+{
+	const struct zero_room *room = arg;
+
+	while (fallocate(room->fd, FALLOC_FL_KEEP_SIZE, (off_t)start,
+			 (off_t)len) < 0)
+		if (errno != EINTR)
+			return -errno;
+	return 0;
+}
+
+int image_reserve(int memory_fd, const struct bitmap *zeromap,
+		  uint64_t min_zero_run_pages, struct err *e)
+{
+	uint64_t data = (zeromap->n - bitmap_count(zeromap)) * IMAGE_PAGE;
+	struct zero_room room = { .fd = memory_fd };
+	struct statfs fs = { 0 };
+	struct stat st = { 0 };
+	int r;
+
+	if (fstatfs(memory_fd, &fs) < 0 || fstat(memory_fd, &st) < 0)
+		return err_errno(e, errno, "memory: stat");
+	if (fs.f_type != TMPFS_MAGIC)
+		return 0;
+	err_drop(image_holes(zeromap, min_zero_run_pages, zero_count_hole,
+			     &room));
+	if ((uint64_t)st.st_blocks * 512 >= data + room.bytes)
+		return 0;
+	r = image_holes(zeromap, min_zero_run_pages, zero_reserve_hole, &room);
+	if (r < 0)
+		return err_errno(e, -r,
+				 "memory: make room for holes that guests map");
 	return 0;
 }

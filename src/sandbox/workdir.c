@@ -182,8 +182,7 @@ static int workdir_count(unused uint64_t start, unused uint64_t len,
 	return ++*n > PLAN_EXTENTS_MAX ? -E2BIG : 0;
 }
 
-/* Zero runs of so many pages and more get extents of their own. */
-static uint64_t workdir_zero_run(const struct bitmap *zeromap)
+uint64_t workdir_zero_run(const struct bitmap *zeromap)
 {
 	uint64_t pages = PLAN_ZERO_RUN_MIN / PLAN_PAGE;
 	size_t n = 0;
@@ -319,6 +318,7 @@ static int workdir_plan(struct workdir *w, struct image *image,
 static int workdir_memory(struct workdir *w, struct image *image,
 			  const struct workdir_layer *layer, struct err *e)
 {
+	const struct bitmap *zeromap = image_zeromap(image);
 	guard_free char *path = NULL;
 	int r;
 
@@ -338,6 +338,9 @@ static int workdir_memory(struct workdir *w, struct image *image,
 		return r;
 	w->layer_owned = true;
 	r = io_copy_file(image_fd(image, IMAGE_MEMORY), w->layer_fd, e);
+	if (r == 0)
+		r = image_reserve(w->layer_fd, zeromap,
+				  workdir_zero_run(zeromap), e);
 	return r < 0 ? err_prefix(e, "private copy of the memory %s", path) : 0;
 }
 

@@ -12,6 +12,7 @@
 #include "base/err.h"
 #include "vmm/vmm.h"
 
+struct bitmap;
 struct image;
 
 /* A layer that is being filled, in place of the image's memory; and where its
@@ -59,6 +60,9 @@ int workdir_make(struct workdir *w, struct err *e) must_check;
 int workdir_make_restore(struct workdir *w, struct image *image,
 			 const struct workdir_layer *layer,
 			 struct err *e) must_check;
+/* How long a run of zero pages must be to get an extent of its own in the plan
+ * of a guest with that memory; shorter ones are holes in extents of data. */
+uint64_t workdir_zero_run(const struct bitmap *zeromap);
 /* The fds that only starting needs. */
 void workdir_close(struct workdir *w);
 

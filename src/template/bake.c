@@ -359,6 +359,7 @@ static void bake_seal_run(struct worker_job *job)
 
 	if (baked_zeromap(b->image_dir, b->memory_fd, b->m.memory_bytes, &e) <
 		    0 ||
+	    baked_reserve(b->image_dir, &e) < 0 ||
 	    baked_overlay(b->image_dir, &e) < 0 ||
 	    bake_write_workingset(b, &e) < 0 ||
 	    image_seal(b->image_dir, &b->m, &e) < 0 ||

@@ -15,6 +15,7 @@
 #include "image/bitmap.h"
 #include "image/chunk.h"
 #include "image/image.h"
+#include "sandbox/workdir.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -86,6 +87,27 @@ int baked_zeromap(const char *dir, int memory_fd, uint64_t bytes, struct err *e)
 	r = image_find_zero(memory_fd, bytes, &zero, e);
 	if (r == 0)
 		r = bitmap_write(&zero, path, e);
+	bitmap_deinit(&zero);
+	return r;
+}
+
+int baked_reserve(const char *dir, struct err *e)
+{
+	guard_free char *memory = io_path("%s/memory", dir);
+	guard_free char *path = io_path("%s/zeromap", dir);
+	struct bitmap zero = BITMAP_NULL;
+	struct stat st = { 0 };
+	guard_fd int fd = -1;
+	int r;
+
+	if (!memory || !path)
+		return err_errno(e, ENOMEM, "memory");
+	fd = open(memory, O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+	if (fd < 0 || fstat(fd, &st) < 0 || !S_ISREG(st.st_mode) ||
+	    bitmap_read(path, (uint64_t)st.st_size / IMAGE_PAGE, &zero, NULL) <
+		    0)
+		return 0;
+	r = image_reserve(fd, &zero, workdir_zero_run(&zero), e);
 	bitmap_deinit(&zero);
 	return r;
 }

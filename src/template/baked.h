@@ -19,6 +19,11 @@ int baked_overlay(const char *dir, struct err *e) must_check;
 /* Find the zero pages of @memory_fd, make holes of them, write the map. */
 int baked_zeromap(const char *dir, int memory_fd, uint64_t bytes,
 		  struct err *e) must_check;
+/* Of the image in @dir, room for the holes that its guests will map, where that
+ * takes room: on a tmpfs (image_reserve()). Not for one whose memory is not
+ * here, or cannot be read; that, opening it tells. Before it is sealed, or
+ * opened: the file may count as changed. */
+int baked_reserve(const char *dir, struct err *e) must_check;
 /* Drop what the page cache holds of those holes: the bake's own guest left it
  * there. Best effort. */
 void baked_drop_holes(const char *dir, int memory_fd, uint64_t bytes);

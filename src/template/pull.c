@@ -31,6 +31,7 @@
 #include "base/parse.h"
 #include "image/image.h"
 #include "image/pack.h"
+#include "template/baked.h"
 #include "template/template.h"
 
 #include <errno.h>
@@ -143,6 +144,8 @@ static int pull_new(struct pull *p, const struct reference *ref, struct err *e)
 		r = pack_register(x, fd, p->t.spec.name, p->dir, e);
 	if (r == 0 && p->eager)
 		r = pull_complete(p, x, p->dir, e);
+	if (r == 0 && p->eager)
+		r = baked_reserve(p->dir, e);
 	index_free(x);
 	return r;
 }

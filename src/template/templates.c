@@ -29,6 +29,7 @@
 #include "base/worker.h"
 #include "ledger/resident.h"
 #include "pager/client.h"
+#include "template/baked.h"
 #include "template/object.h"
 #include "template/push.h"
 #include "vmm/vmm.h"
@@ -147,6 +148,12 @@ static void template_open_run(struct worker_job *job)
 
 	const char *known = j->row.manifest_sha256;
 
+	/* A bake has done that; who copied a root, or completed what was being
+	 * streamed, has not. */
+	if (baked_reserve(j->dir, &j->e) < 0) {
+		err_prefix(&j->e, "image %s", j->dir);
+		return;
+	}
 	if (image_open_known(j->dir, *known ? known : NULL, &j->image, &j->e) ==
 		    0 &&
 	    !*known && template_check_name(j, &j->e) < 0)
