@@ -24,6 +24,10 @@
  * streamed layer is a memfd; its pages are a file's to whoever maps them, so a
  * guest's clean ones are `shared`, and the layer is billed once, as resident.
  *
+ * A template that was replaced is gone, and its image's files are; but its guests
+ * map the memory, which stays in the page cache until the last of them ends.
+ * That is a row of its own, found by asking the guests.
+ *
  * billed is what the templates hold once, plus what each sandbox has for
  * itself; promised is what the guests believe they have.
  */
@@ -34,6 +38,7 @@
 #include "image/image.h"
 #include "ledger/overhead.h"
 #include "ledger/pagemap.h"
+#include "ledger/resident.h"
 #include "template/template.h"
 
 #include <errno.h>
@@ -50,8 +55,9 @@ int count_new(struct mem *owner, const char *proc_root, struct count **ret,
 		c->owner = owner;
 		c->proc_root = strdup(proc_root);
 		c->templates = json_array();
+		c->replaced = json_object();
 	}
-	if (!c || !c->proc_root || !c->templates) {
+	if (!c || !c->proc_root || !c->templates || !c->replaced) {
 		count_free(c);
 		return err_errno(e, ENOMEM, "count memory");
 	}
@@ -70,6 +76,7 @@ struct count *count_free(struct count *c)
 	free(c->sandboxes);
 	free(c->proc_root);
 	json_decref(c->templates);
+	json_decref(c->replaced);
 	free(c);
 	return NULL;
 }
@@ -115,23 +122,49 @@ int count_add_sandbox(struct count *c, const struct sandbox *s, struct err *e)
 	return 0;
 }
 
-int count_add_template(struct count *c, const struct template_info *t,
-		       struct err *e)
+static int count_add_row(struct count *c, const struct template_info *t,
+			 uint64_t bytes, uint64_t zero_bytes, bool replaced,
+			 struct err *e)
 {
-	const struct image_manifest *m = t->manifest;
-	json_t *row = json_pack("{s:o, s:I, s:I, s:I, s:I, s:I, s:I}", "name",
-				utf8_json_text(t->name), "configured",
-				(json_int_t)m->memory_bytes, "resident",
-				(json_int_t)t->resident_bytes, "zero",
-				(json_int_t)m->zero_bytes, "present",
-				(json_int_t)t->present_bytes, "streamed",
-				(json_int_t)t->streamed_bytes, "remote",
-				(json_int_t)t->remote_bytes);
+	json_t *row = json_pack(
+		"{s:o, s:I, s:I, s:I, s:I, s:I, s:I, s:b}", "name",
+		utf8_json_text(t->name), "configured", (json_int_t)bytes,
+		"resident", (json_int_t)t->resident_bytes, "zero",
+		(json_int_t)zero_bytes, "present", (json_int_t)t->present_bytes,
+		"streamed", (json_int_t)t->streamed_bytes, "remote",
+		(json_int_t)t->remote_bytes, "replaced", replaced);
 
 	if (json_array_append_new(c->templates, row) < 0)
 		return err_errno(e, ENOMEM, "count memory");
 	c->templates_bytes += t->resident_bytes;
 	return 0;
+}
+
+int count_add_template(struct count *c, const struct template_info *t,
+		       struct err *e)
+{
+	const struct image_manifest *m = t->manifest;
+
+	return count_add_row(c, t, m->memory_bytes, m->zero_bytes, false, e);
+}
+
+int count_add_replaced(struct count *c, const struct sandbox_layer *l,
+		       struct err *e)
+{
+	char name[80];
+	struct template_info t = {
+		.name = name,
+		.present_bytes = l->bytes - l->zero_bytes,
+	};
+
+	if (json_object_get(c->replaced, l->image))
+		return 0;
+	if (json_object_set_new(c->replaced, l->image, json_true()) < 0)
+		return err_errno(e, ENOMEM, "count memory");
+	/* Two of one name would be taken for one another. */
+	snprintf(name, sizeof(name), "%s (replaced)", l->template);
+	err_drop(file_resident(l->fd, &t.resident_bytes, NULL));
+	return count_add_row(c, &t, l->bytes, l->zero_bytes, true, e);
 }
 
 /* ---- the worker's part ---- */

@@ -29,6 +29,7 @@ struct count {
 	size_t n_sandboxes, size;
 	json_t *templates; /* rows, and what they are billed */
 	uint64_t templates_bytes;
+	json_t *replaced; /* images among them, as keys */
 	struct host_memory host;
 	struct err err; /* code 0: all was counted */
 };
@@ -44,6 +45,10 @@ int count_add_sandbox(struct count *c, const struct sandbox *s,
 		      struct err *e) must_check;
 /* One whose manifest is known. */
 int count_add_template(struct count *c, const struct template_info *t,
+		       struct err *e) must_check;
+/* The image of one that was replaced, which sandboxes still map; however many
+ * of them say so, it is counted once. */
+int count_add_replaced(struct count *c, const struct sandbox_layer *l,
 		       struct err *e) must_check;
 
 /* ---- in the worker ---- */

@@ -102,6 +102,21 @@ static int mem_gather_templates(struct mem *m, struct count *c, struct err *e)
 	return r;
 }
 
+/* Images that no template has any more. */
+static int mem_gather_replaced(struct mem *m, struct count *c, struct err *e)
+{
+	struct registry *registry = m->api->config.registry;
+	struct templates *t = m->api->config.templates;
+	struct sandbox_layer l;
+	int r = 0;
+
+	for (struct sandbox *s = registry_next(registry, NULL); s && r == 0;
+	     s = registry_next(registry, s))
+		if (sandbox_layer(s, &l) && !templates_has_image(t, l.image))
+			r = count_add_replaced(c, &l, e);
+	return r;
+}
+
 static int mem_gather(struct mem *m, struct count *c, struct err *e)
 {
 	struct registry *registry = m->api->config.registry;
@@ -113,6 +128,8 @@ static int mem_gather(struct mem *m, struct count *c, struct err *e)
 			r = count_add_sandbox(c, s, e);
 	if (r == 0 && mem_wanted(m, ""))
 		r = mem_gather_templates(m, c, e);
+	if (r == 0 && mem_wanted(m, ""))
+		r = mem_gather_replaced(m, c, e);
 	return r;
 }
 

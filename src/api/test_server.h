@@ -42,6 +42,8 @@ struct sandbox {
 	int pidfd;
 	void *ram;
 	struct channel *channel;
+	const char *image; /* NULL: none */
+	int layer_fd;
 };
 
 static struct sandbox herd[2];
@@ -193,6 +195,20 @@ bool sandbox_memory(const struct sandbox *s, struct sandbox_memory *ret)
 	return true;
 }
 
+bool sandbox_layer(const struct sandbox *s, struct sandbox_layer *ret)
+{
+	if (!s->image)
+		return false;
+	*ret = (struct sandbox_layer){
+		.template = "base",
+		.image = s->image,
+		.fd = s->layer_fd,
+		.bytes = 1 << 20,
+		.zero_bytes = 1 << 19,
+	};
+	return true;
+}
+
 static struct image_manifest manifest;
 static bool template_there = true;
 
@@ -220,6 +236,12 @@ bool templates_has(const struct templates *t, const char *name)
 	(void)t;
 	return !strcmp(name, "bad") ||
 	       (template_there && !strcmp(name, "base"));
+}
+
+bool templates_has_image(const struct templates *t, const char *image)
+{
+	(void)t;
+	return !strcmp(image, "im-now");
 }
 
 int templates_remove(struct templates *t, struct registry *r, const char *name,

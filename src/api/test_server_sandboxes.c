@@ -207,6 +207,47 @@ static void test_mem(void)
 	check(waitpid(child, NULL, 0) == child);
 }
 
+/* Two map the image of a template that has another one now: a row, once. */
+static void test_mem_replaced(void)
+{
+	int fd = memfd_create("layer", MFD_CLOEXEC);
+	json_t *j, *rows;
+
+	check(fd >= 0 && ftruncate(fd, 1 << 20) == 0);
+	for (int i = 0; i < 3; i++)
+		check(pwrite(fd, "x", 1, i * 8192) == 1);
+	stage();
+	herd[0].image = herd[1].image = "im-old";
+	herd[0].layer_fd = herd[1].layer_fd = fd;
+	j = fetch("GET", "/v1/mem", "", 200);
+	rows = json_object_get(j, "templates");
+	check(json_array_size(rows) == 2);
+	check_str(text_at(json_array_get(rows, 0), "name"), "base");
+	check(json_is_false(
+		json_object_get(json_array_get(rows, 0), "replaced")));
+	check_str(text_at(json_array_get(rows, 1), "name"), "base (replaced)");
+	check(json_is_true(
+		json_object_get(json_array_get(rows, 1), "replaced")));
+	check(number_at(json_array_get(rows, 1), "resident") == 3 * 4096);
+	check(number_at(json_array_get(rows, 1), "configured") == 1 << 20);
+	check(number_at(json_array_get(rows, 1), "zero") == 1 << 19);
+	check(number_at(json_array_get(rows, 1), "present") == 1 << 19);
+	check(number_at(json_object_get(j, "host"), "billed") == 4 * 4096);
+	json_decref(j);
+	/* Each its own; one of them is the template's. */
+	herd[1].image = "im-now";
+	j = fetch("GET", "/v1/mem", "", 200);
+	check(json_array_size(json_object_get(j, "templates")) == 2);
+	json_decref(j);
+	herd[0].image = NULL;
+	j = fetch("GET", "/v1/mem", "", 200);
+	check(json_array_size(json_object_get(j, "templates")) == 1);
+	check(number_at(json_object_get(j, "host"), "billed") == 4096);
+	json_decref(j);
+	strike();
+	close(fd);
+}
+
 static void on_ready(void *arg)
 {
 	(void)arg;
@@ -297,6 +338,7 @@ int main(void)
 	test_hang_up();
 	test_logs();
 	test_mem();
+	test_mem_replaced();
 	test_stream();
 	house_close();
 	return 0;

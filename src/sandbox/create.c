@@ -29,6 +29,7 @@
 #include "image/image.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
 
 /* Seed of the guest's generator: 256 bits are enough, twice that is free. */
@@ -285,6 +286,21 @@ static void create_prepared(struct worker_job *job)
 	create_fail(s, &e);
 }
 
+/* What it maps, for as long as it lives: a template may be replaced. */
+static int create_keep_layer(struct sandbox *s, struct err *e)
+{
+	const char *dir = strrchr(image_dir(s->image), '/');
+
+	s->layer_fd =
+		fcntl(image_fd(s->image, IMAGE_MEMORY), F_DUPFD_CLOEXEC, 0);
+	if (s->layer_fd < 0)
+		return err_errno(e, errno, "keep the layer");
+	snprintf(s->row.image, sizeof(s->row.image), "%s",
+		 dir ? dir + 1 : image_dir(s->image));
+	s->row.zero_bytes = image_manifest(s->image)->zero_bytes;
+	return 0;
+}
+
 /* The image is there; is all of it? */
 static int create_take_image(struct sandbox *s, struct image *image,
 			     struct err *e)
@@ -296,6 +312,8 @@ static int create_take_image(struct sandbox *s, struct image *image,
 	s->row.memory_bytes = image_manifest(image)->memory_bytes;
 	s->row.vcpus = image_manifest(image)->vcpus;
 	r = streamed_prepare(s, e);
+	if (r == 0 && !s->streamed.layer && image_manifest(image)->share)
+		r = create_keep_layer(s, e);
 	/* Moving one that is armed cannot fail. */
 	if (r == 0 && s->streamed.layer)
 		err_drop(

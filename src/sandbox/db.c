@@ -55,15 +55,16 @@ static const char *const db_sql[] = {
 		"INSERT OR REPLACE INTO sandboxes (id, name, template, state,"
 		" pid, start_ticks, slot, created_ns, ends_ns, memory_bytes,"
 		" vcpus, net, cause, spawn_ns, load_ns, identity_ns, ready_ns,"
-		" total_ns, layer, store, paused_because) VALUES (?1, ?2, ?3,"
-		" ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16,"
-		" ?17, ?18, ?19, ?20, ?21)",
+		" total_ns, layer, store, paused_because, image, zero_bytes)"
+		" VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12,"
+		" ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23)",
 	[DB_SANDBOX_DELETE] = "DELETE FROM sandboxes WHERE id = ?1",
 	[DB_SANDBOXES] =
 		"SELECT id, name, template, state, pid, start_ticks, slot,"
 		" created_ns, ends_ns, memory_bytes, vcpus, net, cause,"
 		" spawn_ns, load_ns, identity_ns, ready_ns, total_ns, layer,"
-		" store, paused_because FROM sandboxes ORDER BY created_ns",
+		" store, paused_because, image, zero_bytes FROM sandboxes"
+		" ORDER BY created_ns",
 	[DB_BAKE_PUT] = "INSERT OR REPLACE INTO bakes (id) VALUES (?1)",
 	[DB_BAKE_DELETE] = "DELETE FROM bakes WHERE id = ?1",
 	[DB_BAKES] = "SELECT id FROM bakes",
@@ -105,6 +106,9 @@ static const char *const db_steps[] = {
 	/* 5: a manifest is known by its digest */
 	"ALTER TABLE templates ADD COLUMN manifest_sha256 TEXT NOT NULL"
 	" DEFAULT '';",
+	/* 6: templates are replaced, and sandboxes still map the old image */
+	("ALTER TABLE sandboxes ADD COLUMN image TEXT NOT NULL DEFAULT '';"
+	 "ALTER TABLE sandboxes ADD COLUMN zero_bytes INT NOT NULL DEFAULT 0;"),
 };
 #define DB_VERSION ((int)nitems(db_steps))
 
@@ -394,6 +398,8 @@ int db_sandbox_put(struct db *db, const struct db_sandbox *b, struct err *e)
 	db_text(s, 19, b->layer);
 	db_text(s, 20, b->store);
 	db_text(s, 21, b->paused_because);
+	db_text(s, 22, b->image);
+	db_u64(s, 23, b->zero_bytes);
 	return db_run(db, DB_SANDBOX_PUT, "record a sandbox", e);
 }
 
@@ -432,6 +438,8 @@ static int db_sandbox_row(sqlite3_stmt *s, const struct db_each *each,
 	db_column(s, 18, b.layer, sizeof(b.layer));
 	db_column(s, 19, b.store, sizeof(b.store));
 	db_column(s, 20, b.paused_because, sizeof(b.paused_because));
+	db_column(s, 21, b.image, sizeof(b.image));
+	b.zero_bytes = db_column_u64(s, 22);
 	return each->sandbox(&b, arg);
 }
 

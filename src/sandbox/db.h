@@ -61,6 +61,10 @@ struct db_sandbox {
 	 * it comes from. "": the image was all here. */
 	char layer[64];
 	char store[STORE_NAME_MAX];
+	/* Otherwise: the directory of the image whose memory it maps, and how
+	 * much of that is zero. "": it has a copy of its own. */
+	char image[64];
+	uint64_t zero_bytes;
 	char cause[SANDBOX_CAUSE_MAX];
 	/* Why its VMM stopped it; "": it did not, or it was resumed. */
 	char paused_because[SANDBOX_CAUSE_MAX];

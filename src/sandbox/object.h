@@ -48,6 +48,7 @@ struct sandbox {
 	struct workdir dir;
 	struct plan_view plan;
 	struct streamed streamed;
+	int layer_fd; /* the memory of row.image; -1: see sandbox_layer() */
 	struct vmm *vmm;
 	struct channel *channel;
 	struct console *console;

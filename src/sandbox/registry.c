@@ -24,6 +24,7 @@
 
 #include <errno.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 
 int registry_new(const struct registry_config *config, struct registry **ret,
@@ -60,6 +61,7 @@ struct sandbox *registry_add(struct registry *r)
 	s->registry = r;
 	s->dir = (struct workdir)WORKDIR_NULL;
 	s->streamed = (struct streamed)STREAMED_NULL;
+	s->layer_fd = -1;
 	list_init(&s->runners);
 	list_init(&s->removers);
 	list_init(&s->creator);
@@ -87,6 +89,7 @@ void sandbox_free(struct sandbox *s)
 	vmm_free(s->vmm);
 	plan_view_close(&s->plan);
 	image_unref(s->image);
+	fd_close(&s->layer_fd);
 	workdir_deinit(&s->dir);
 	for (size_t i = 0; i < s->n_env; i++)
 		free(s->env[i]);
@@ -212,6 +215,27 @@ static int adopt_plan(struct sandbox *s, struct err *e)
 	return plan_view_open(fd, s->row.memory_bytes, &s->plan, e);
 }
 
+/* The image may be gone by name; the VMM has an fd of its memory. Judged like
+ * anything from a VMM, and not missed much: only the ledger asks for it, and only
+ * when the template was replaced. */
+static void adopt_layer(struct sandbox *s)
+{
+	guard_fd int fd = -1;
+	struct stat st = { 0 };
+
+	if (!s->row.image[0])
+		return;
+	fd = (int)syscall(SYS_pidfd_getfd, vmm_pidfd(s->vmm),
+			  vmm_layer_fd_number(), 0);
+	if (fd < 0 || fstat(fd, &st) < 0 || !S_ISREG(st.st_mode) ||
+	    (uint64_t)st.st_size != s->row.memory_bytes)
+		SANDBOX_LOG(warn, s,
+			    "event=adopt error=\"its layer is lost: the ledger "
+			    "cannot count it\"");
+	else
+		s->layer_fd = fd_take(&fd);
+}
+
 static int adopt_living(struct sandbox *s, struct err *e)
 {
 	int r = vmm_adopt(s->registry->config.host, &s->row.proc,
@@ -227,6 +251,7 @@ static int adopt_living(struct sandbox *s, struct err *e)
 			 e->msg);
 		*e = (struct err)ERR_NULL;
 	}
+	adopt_layer(s);
 	/* Without its pages it could only wait for ever. */
 	r = streamed_adopt(s, e);
 	if (r < 0)

@@ -112,6 +112,20 @@ bool sandbox_memory(const struct sandbox *s, struct sandbox_memory *ret)
 	return true;
 }
 
+bool sandbox_layer(const struct sandbox *s, struct sandbox_layer *ret)
+{
+	if (s->layer_fd < 0)
+		return false;
+	*ret = (struct sandbox_layer){
+		.template = s->row.template,
+		.image = s->row.image,
+		.fd = s->layer_fd,
+		.bytes = s->row.memory_bytes,
+		.zero_bytes = s->row.zero_bytes,
+	};
+	return true;
+}
+
 /* ---- the agent ---- */
 
 struct channel *sandbox_channel(struct sandbox *s, struct err *e)
@@ -339,6 +353,7 @@ void sandbox_ended(struct sandbox *s, const char *cause, bool orderly)
 	plan_view_close(&s->plan);
 	workdir_close(&s->dir);
 	fd_close(&s->dir.plan_fd);
+	fd_close(&s->layer_fd);
 	if (list_empty(&s->removers))
 		sandbox_record(s);
 	SANDBOX_LOG(info, s, "event=%s cause=\"%s\"",

@@ -173,3 +173,16 @@ struct sandbox_memory {
 	uint8_t *surrendered; /* a copy, the caller frees; may be NULL */
 };
 bool sandbox_memory(const struct sandbox *s, struct sandbox_memory *ret);
+
+/* The memory file that a sandbox maps, with others. It is there as long as they
+ * are, also when the template has another one by now and the directory is gone.
+ * Borrowed pointers, as above. */
+struct sandbox_layer {
+	const char *template;
+	const char *image; /* its directory's name */
+	int fd; /* borrowed */
+	uint64_t bytes;
+	uint64_t zero_bytes; /* of these */
+};
+/* False when it has none: it has ended, a copy of its own, or is streamed. */
+bool sandbox_layer(const struct sandbox *s, struct sandbox_layer *ret);

@@ -53,6 +53,8 @@ static void same_sandbox(const struct db_sandbox *a, const struct db_sandbox *b)
 	check_str(a->layer, b->layer);
 	check_str(a->store, b->store);
 	check_str(a->paused_because, b->paused_because);
+	check_str(a->image, b->image);
+	check(a->zero_bytes == b->zero_bytes);
 	check(a->state == b->state && a->proc.pid == b->proc.pid);
 	check(a->proc.start_ticks == b->proc.start_ticks);
 	check(a->slot == b->slot && a->vcpus == b->vcpus && a->net == b->net);
@@ -79,6 +81,8 @@ static void test_sandboxes(void)
 		.layer = "im0123456789ab",
 		.store = "far",
 		.paused_because = "the disk's full",
+		.image = "im9876543210ab",
+		.zero_bytes = 1ull << 62,
 		.timings = { 1, 2, 3, 4, ~0ull },
 	};
 	struct db_sandbox small = { .id = "a", .created_ns = 1 };
@@ -266,6 +270,7 @@ static void test_first_version(void)
 		check_str(row.layer, "");
 		check_str(row.store, "");
 		check_str(row.paused_because, "");
+		check(!row.image[0] && row.zero_bytes == 0);
 		check(db_sandbox_put(db, &row, &e) == 0);
 		r.n = 0;
 		check(db_templates(db, keep_template, &r, &e) == 0 && r.n == 1);

@@ -65,6 +65,9 @@ int templates_remove(struct templates *t, struct registry *r, const char *name,
 int templates_publish(struct templates *t, const char *name, const char *dir,
 		      bool replace, struct err *e) must_check;
 bool templates_has(const struct templates *t, const char *name);
+/* Is the image in this directory (its name) a template's? One that was replaced
+ * is not. */
+bool templates_has_image(const struct templates *t, const char *dir);
 struct template_info templates_find(struct templates *t,
 				    const char *name); /* name NULL: none */
 /* Could something new get this name? -EEXIST, or -EBUSY when the template it

@@ -335,6 +335,11 @@ bool templates_has(const struct templates *t, const char *name)
 	return template_find(t, name) != NULL;
 }
 
+bool templates_has_image(const struct templates *t, const char *dir)
+{
+	return template_find_dir(t, dir) != NULL;
+}
+
 static struct template_info template_info(const struct template *p)
 {
 	struct template_info info = {

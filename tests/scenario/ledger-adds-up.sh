@@ -3,7 +3,7 @@
 #
 # A herd of fifteen, doing different things: six buckets add up to the
 # configured size for each, the promise is their sum, and the bill is about what
-# the host has less.
+# the host has less. Then: a template that is replaced under its guests.
 . "$(dirname "$0")/lib.sh"
 begin all no-daemon
 N=${N:-15}
@@ -18,7 +18,8 @@ done
 daemon_start
 opened()
 {
-	[ "$(byre mem --json | jq '.templates | length')" = 2 ]
+	[ "$(byre mem --json | jq '[.templates[] | select(.replaced | not)] |
+		length')" = 2 ]
 }
 until_true 60 "both templates are open" opened
 ledger=$(byre mem --json)
@@ -106,4 +107,38 @@ if [ -n "$unsure" ]; then
 		fail "$unsure % off, and nobody else took it"
 	say "not judged: others moved the host's memory meanwhile"
 fi
+
+# A template is replaced while guests of the old one live: they still map its
+# memory, which is billed until the last of them ends; also after a daemon's end.
+byre create base --name old1 >/dev/null || fail create
+byre create base --name old2 >/dev/null || fail create
+answers old1 || fail "old1 does not answer"
+was=$(byre mem --json | jq '.templates[] | select(.name == "base") | .zero')
+run byre bake base --replace --rootfs "$CACHE/busybox.rootfs" --memory 192M
+expect 0
+byre create base --name new >/dev/null || fail create
+old_is_there()
+{
+	ledger=$(byre mem --json)
+	same "$(jq -c '[.templates[] | .name] | sort' <<<"$ledger")" \
+		'["base","base (replaced)","python"]' "templates"
+	same "$(jq -c '[.templates[] | select(.replaced) |
+		[.name, .configured, .zero, .present, .resident > 30000000]]' \
+		<<<"$ledger")" \
+		"[[\"base (replaced)\",$((256 * MIB)),$was,$((256 * MIB - was)),true]]" \
+		"what was replaced"
+	same "$(jq '.host.billed == ([.templates[].resident] + [.sandboxes[] |
+		.private + .vmm] | add)' <<<"$ledger")" true "billed is the sum"
+	has_line "^base (replaced)" byre mem || fail "byre mem does not show it"
+}
+old_is_there
+daemon_stop KILL
+daemon_start
+until_true 60 "the templates are open" opened
+old_is_there
+byre rm -f old1 || fail rm
+old_is_there
+byre rm -f old2 new || fail rm
+same "$(byre mem --json | jq -c '[.templates[] | .name] | sort')" \
+	'["base","python"]' "templates without guests of the old one"
 finish
