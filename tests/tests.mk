@@ -8,7 +8,15 @@ SCENARIOS ?= $(filter-out %/lib.sh,$(wildcard tests/scenario/*.sh))
 # One target per parser of foreign bytes; its corpus has its name.
 FUZZ := $(patsubst tests/fuzz/%.c,build/fuzz/fuzz/%,$(wildcard tests/fuzz/*.c))
 
-units: all $(TESTS) $(KERNEL) $(BENCH)
+# Programs for inside a guest: static, and of no library, as the agent is.
+TOOLS := $(patsubst tests/tools/%.c,$(B)/tools/%,$(wildcard tests/tools/*.c))
+
+$(B)/tools/%: tests/tools/%.c
+	@mkdir -p $(@D)
+	@echo "CC $@"
+	$(Q)$(CC) -std=gnu17 -D_GNU_SOURCE $(WARN) -O2 -g0 -static -s -o $@ $<
+
+units: all $(TESTS) $(KERNEL) $(BENCH) $(TOOLS)
 
 check: units layers ## unit tests, kernel tests, includes, man pages
 	$(UNITS) $(TESTS) $(KERNEL)
@@ -33,7 +41,7 @@ check-valgrind: units ## the unit tests under valgrind
 	$(UNITS) -t 600 -l valgrind -w "$(VALGRIND)" \
 		$(filter-out %/test_shim %/test_shim_uffd $(B)/agent/test_agent_%,$(TESTS))
 
-scenarios: all guest $(B)/image/test_store $(BENCH) ## stories with real guests
+scenarios: all guest $(B)/image/test_store $(BENCH) $(TOOLS) ## stories with real guests
 	BYRE_BUILD=$(B) $(UNITS) -n -t 600 $(SCENARIOS)
 
 # Every target for FUZZ_SECONDS, from its corpus; findings end up in

@@ -9,10 +9,6 @@
 #include "pager/client.h"
 #include "pager/hold.h"
 
-/* More starts than this within KEEPER_HASTE_NS, and the next one waits: enough
- * for a test that kills it in a loop, too few to keep a core busy. */
-#define KEEPER_STARTS_MAX 10
-
 struct pager_layer {
 	struct list link;
 	struct pager *pager;
@@ -65,8 +61,9 @@ struct pager {
 	struct loop_fd death, control;
 	struct loop_timer again; /* start again; or say the rest */
 	struct loop_timer settle;
-	uint64_t starts_ns[KEEPER_STARTS_MAX];
-	unsigned n_starts;
+	uint64_t started_ns;
+	bool ready; /* it has said so */
+	uint64_t pause_ns; /* before the next start; 0: the last one lived */
 	bool left;
 };
 

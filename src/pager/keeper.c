@@ -6,9 +6,12 @@
  *	                                    \--> NONE: a pause, or no layers
  *
  * A pager may be killed at any time; what it leaves is in fds that the daemon
- * holds, so the next one is told everything and goes on. One that dies again
- * and again (the machine is out of memory, the binary is gone) is started once
- * a second; its guests wait on their missing pages, frozen and unharmed.
+ * holds, so the next one is told everything and goes on, at once: all guests
+ * wait for it. Only where pagers die young, one after the other (the machine is
+ * out of memory, the binary is gone, a message ends each of them), there is a
+ * pause before the next one, longer each time; the guests wait on their
+ * missing pages, frozen and unharmed. One that was up and lived ends that row,
+ * however often it happens.
  *
  * Invariants:
  *  1. p->pidfd is set exactly while a process of ours may live; it ends in
@@ -30,8 +33,15 @@
 #include <sys/pidfd.h>
 #include <sys/socket.h>
 
-#define KEEPER_HASTE_NS (10 * NS_PER_SEC)
-#define KEEPER_PAUSE_NS NS_PER_SEC
+/* To be told of hundreds of guests, and to serve what waits for it, takes a
+ * pager some tens of milliseconds; who lived longer was of use. */
+#define KEEPER_YOUNG_NS (100 * NS_PER_MS)
+/* The first pause and the last; each is a fifth longer than the one before. 20
+ * young deaths in a row are pauses below 400 ms, with a start (20 ms) below the
+ * half second that a killed pager may cost a guest. From the 26th on it is a
+ * start per second, which keeps no core busy. */
+#define KEEPER_PAUSE_MIN_NS (10 * NS_PER_MS)
+#define KEEPER_PAUSE_MAX_NS NS_PER_SEC
 
 static void keeper_again(struct loop_timer *t);
 
@@ -74,6 +84,14 @@ static void keeper_unmark(struct pager *p)
 		g->told = false;
 }
 
+/* One more has died young. */
+static void keeper_longer_pause(struct pager *p)
+{
+	uint64_t ns = p->pause_ns + p->pause_ns / 5;
+
+	p->pause_ns = min(max(ns, KEEPER_PAUSE_MIN_NS), KEEPER_PAUSE_MAX_NS);
+}
+
 static void keeper_restart(struct pager *p)
 {
 	struct err e = ERR_NULL;
@@ -81,7 +99,8 @@ static void keeper_restart(struct pager *p)
 	if (keeper_start(p, &e) == 0)
 		return;
 	log_error("event=pager-start error=\"%s\"", e.msg);
-	keeper_later(p, KEEPER_PAUSE_NS);
+	keeper_longer_pause(p);
+	keeper_later(p, p->pause_ns);
 }
 
 static void keeper_again(struct loop_timer *t)
@@ -98,29 +117,29 @@ static void keeper_died(struct loop_fd *f, unused uint32_t events)
 {
 	struct pager *p = container_of(f, struct pager, death);
 	char how[64] = "ended";
-	uint64_t oldest;
 
 	if (proc_how_ended(p->pidfd, how, sizeof(how), NULL) == -EAGAIN)
 		return;
 	/* Its last words; a guest that it gave up stays given up. */
 	if (p->control.loop)
 		err_drop(talk_hear(p));
-	log_warn("event=pager-died pid=%d cause=\"%s\" guests=%u log=%s/"
-		 "pager.log",
-		 p->proc.pid, how, p->n_guests, p->root);
+	if (p->ready &&
+	    p->config.loop->now_ns >= p->started_ns + KEEPER_YOUNG_NS)
+		p->pause_ns = 0;
+	else
+		keeper_longer_pause(p);
+	log_warn("event=pager-died pid=%d cause=\"%s\" guests=%u pause_ms=%llu "
+		 "log=%s/pager.log",
+		 p->proc.pid, how, p->n_guests,
+		 (unsigned long long)(p->pause_ns / NS_PER_MS), p->root);
 	keeper_close(p);
 	keeper_unmark(p);
 	if (list_empty(&p->layers))
 		return; /* the first layer starts the next */
-	oldest = p->starts_ns[p->n_starts % KEEPER_STARTS_MAX];
-	if (p->n_starts >= KEEPER_STARTS_MAX &&
-	    p->config.loop->now_ns - oldest < KEEPER_HASTE_NS) {
-		log_warn("event=pager-pause starts=%u ms=%llu",
-			 KEEPER_STARTS_MAX, KEEPER_PAUSE_NS / NS_PER_MS);
-		keeper_later(p, KEEPER_PAUSE_NS);
-		return;
-	}
-	keeper_restart(p);
+	if (p->pause_ns)
+		keeper_later(p, p->pause_ns);
+	else
+		keeper_restart(p);
 }
 
 static int keeper_watch(struct pager *p, struct err *e)
@@ -165,7 +184,8 @@ int keeper_start(struct pager *p, struct err *e)
 		start_end(p->older_fd);
 		fd_close(&p->older_fd);
 	}
-	p->starts_ns[p->n_starts++ % KEEPER_STARTS_MAX] = now_ns;
+	p->started_ns = now_ns;
+	p->ready = false;
 	r = keeper_spawn(p, e);
 	if (r < 0) {
 		if (p->pidfd >= 0)

@@ -25,6 +25,7 @@
  *	               never touches it again; the daemon kills it
  *	WHOLE          every frame of both layers is here
  *	EVICTED        `bytes` were dropped
+ *	READY          it is up. The first message, once
  *
  * The daemon's end closing means that the daemon is gone: the pager goes on
  * with the guests it has, and ends with the last. The next daemon ends it (by
@@ -50,6 +51,7 @@ enum pager_message_type {
 	PAGER_GUEST_FAILED,
 	PAGER_WHOLE,
 	PAGER_EVICTED,
+	PAGER_READY,
 };
 
 #define PAGER_MAGIC 0x52474150u

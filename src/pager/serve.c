@@ -3,7 +3,7 @@
  * The pager process of a daemon
  *
  * It carries out what the daemon says (control.c), by the engine and the NBD
- * server, and reports three things back. Everything here happens on the
+ * server, and reports four things back. Everything here happens on the
  * poller's thread.
  *
  *	SERVING --the daemon's end closes--> ALONE --the last guest ends--> end
@@ -496,6 +496,7 @@ void serve_protect(void)
 
 int serve_daemon(const struct serve_config *config, struct err *e)
 {
+	const struct pager_message ready = { .type = PAGER_READY };
 	/* Until the process ends: threads may look at it. */
 	static struct serve s = { .signal_fd = -1, .timer_fd = -1 };
 	int r;
@@ -508,5 +509,6 @@ int serve_daemon(const struct serve_config *config, struct err *e)
 		return r;
 	log_info("event=serving root=%s run=%s cache=%" PRIu64, config->root,
 		 config->run, config->cache_bytes);
+	control_send(s.control, &ready);
 	return engine_run(s.engine, e);
 }

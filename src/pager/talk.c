@@ -250,6 +250,13 @@ static void talk_understand(struct pager *p, const struct pager_message *m)
 		log_debug("event=evicted layer=%u bytes=%" PRIu64, m->layer,
 			  m->bytes);
 		break;
+	case PAGER_READY:
+		p->ready = true;
+		log_debug(
+			"event=pager-ready ms=%llu",
+			(unsigned long long)(clock_mono_ns() - p->started_ns) /
+				NS_PER_MS);
+		break;
 	default:
 		log_warn("event=pager-said type=%u", m->type);
 	}

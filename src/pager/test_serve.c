@@ -495,6 +495,7 @@ int main(void)
 	close(uffd_new());
 	setup();
 	start();
+	hear(PAGER_READY);
 	test_nonsense();
 	test_pid_file();
 	a = vmm_new();
