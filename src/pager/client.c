@@ -402,6 +402,15 @@ bool pager_layer_whole(const struct pager_layer *l)
 	return l->whole;
 }
 
+bool pager_layer_disk_lost(const struct pager_layer *l, uint64_t since_ns,
+			   struct err *ret)
+{
+	if (!l->disk_lost.code || l->disk_lost_ns < since_ns)
+		return false;
+	*ret = l->disk_lost;
+	return true;
+}
+
 int pager_layer_fd(const struct pager_layer *l)
 {
 	return l->hold.vmm_fd;

@@ -69,6 +69,10 @@ const char *pager_layer_dir(const struct pager_layer *l);
 uint32_t pager_layer_number(const struct pager_layer *l);
 unsigned pager_layer_guests(const struct pager_layer *l);
 bool pager_layer_whole(const struct pager_layer *l);
+/* Why bytes of its disk could not be had, the last time; false: not since
+ * @since_ns. */
+bool pager_layer_disk_lost(const struct pager_layer *l, uint64_t since_ns,
+			   struct err *ret);
 /* For a VMM: read-only, borrowed. */
 int pager_layer_fd(const struct pager_layer *l);
 /* Read-write, borrowed: for turning a whole layer into files. */

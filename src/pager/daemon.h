@@ -17,6 +17,8 @@ struct pager_layer {
 	unsigned refs, guests;
 	bool forgotten;
 	bool whole;
+	struct err disk_lost; /* the last reason, and */
+	uint64_t disk_lost_ns; /* when it was heard */
 	struct hold hold;
 	int nbd_dir_fd; /* RUN/nbd/NUMBER, O_PATH */
 	int listen_fd; /* `disk` in it */

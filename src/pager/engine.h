@@ -52,6 +52,10 @@ struct engine_events {
 	/* The process has ended (pidfd). It is forgotten. */
 	void (*guest_ended)(void *arg, uint64_t guest);
 	void (*layer_whole)(void *arg, uint32_t layer);
+	/* Bytes of the disk will never come for who waits for them now (not
+	 * for want of room in its file). On that reader's thread, before
+	 * layer_need_disk() returns. */
+	void (*disk_lost)(void *arg, uint32_t layer, const struct err *e);
 };
 
 struct engine_config {
@@ -86,7 +90,7 @@ int layer_prefetch(struct engine *g, uint32_t number, bool all,
  * served: ask for some tens of MiB at a time. */
 uint64_t layer_evict(struct engine *g, uint32_t number, uint64_t bytes);
 /* Any other thread: wait until [offset, offset + len) of the disk is here.
- * -ETIMEDOUT, -EBADMSG..., -ESHUTDOWN. */
+ * -ETIMEDOUT, -EBADMSG..., -ENOSPC, -ESHUTDOWN. */
 int layer_need_disk(struct engine *g, uint32_t number, uint64_t offset,
 		    uint64_t len) must_check;
 /* Borrowed; -1 when there is no such layer. */

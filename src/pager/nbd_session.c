@@ -14,7 +14,9 @@
  *
  * Invariants:
  *  1. A request gets exactly one reply, and in order. Bytes that follow a
- *     request (writes) are read away, or the connection ends.
+ *     request (writes) are read away, or the connection ends. So it does when
+ *     the pager goes: the client connects to the next one and asks again, while
+ *     an error would be its guest's.
  *  2. Before a reply says "no error" all of its bytes are in the file. What
  *     can then still fail is the local disk; a simple reply cannot take its
  *     promise back, so the connection ends.
@@ -56,6 +58,7 @@ enum {
 	NBD_EPERM = 1,
 	NBD_EIO = 5,
 	NBD_EINVAL = 22,
+	NBD_ENOSPC = 28,
 	/* the zeros behind an export's flags, once upon a time reserved */
 	NBD_ZEROES = 124,
 };
@@ -368,6 +371,13 @@ static int nbd_send_data(struct nbd_session *s, uint64_t offset, uint32_t len)
 	return 0;
 }
 
+/* Lack of room on the host passes: a VMM pauses its guest for it, and asks
+ * again. Everything else is for good. */
+static uint32_t nbd_error(int r)
+{
+	return r == -ENOSPC || r == -EDQUOT ? NBD_ENOSPC : NBD_EIO;
+}
+
 static int nbd_cmd_read(struct nbd_session *s, const struct nbd_request *q)
 {
 	const struct nbd_disk *d = s->disk;
@@ -379,8 +389,11 @@ static int nbd_cmd_read(struct nbd_session *s, const struct nbd_request *q)
 	    len > d->bytes - offset)
 		return nbd_reply(s, q, NBD_EINVAL);
 	PAGER_COUNT(d->stats->disk_reads, 1);
-	if (d->need(d->arg, offset, len) < 0)
-		return nbd_reply(s, q, NBD_EIO);
+	r = d->need(d->arg, offset, len);
+	if (r == -ESHUTDOWN)
+		return r;
+	if (r < 0)
+		return nbd_reply(s, q, nbd_error(r));
 	/* Before it goes out: who has the bytes finds them counted. */
 	PAGER_COUNT(d->stats->disk_read_bytes, len);
 	r = nbd_reply(s, q, 0);

@@ -23,7 +23,9 @@ struct pager_layer_stats;
 struct nbd_disk {
 	uint64_t bytes; /* as exported; beyond the file's end are zeros */
 	int fd; /* read-only would do */
-	/* Waits until these bytes are in the file; negative errno: never. */
+	/* Waits until these bytes are in the file; negative errno: never.
+	 * -ESHUTDOWN: not from us, but perhaps from who comes after us;
+	 * -ENOSPC: perhaps later. */
 	int (*need)(void *arg, uint64_t offset, uint64_t len);
 	void *arg;
 	struct pager_layer_stats *stats; /* disk_reads, disk_read_bytes */

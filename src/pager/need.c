@@ -13,7 +13,10 @@
  *     under the lock, and looked for under the lock.
  *  3. A failure is told to who waits for that frame at that moment. Who comes
  *     later asks anew.
- *  4. All readers are one owner in the layer's queue: they share it with each
+ *  4. What a reader is told is a number, and it goes to a client that can do
+ *     little with it. The sentence goes to the engine's owner (disk_lost), and
+ *     goes first.
+ *  5. All readers are one owner in the layer's queue: they share it with each
  *     guest's page faults as one more guest would.
  */
 #include "pager/object.h"
@@ -21,12 +24,14 @@
 #include "base/clock.h"
 
 #include <errno.h>
+#include <string.h>
 
 /* A thread in layer_need_disk(). */
 struct need {
 	struct list link;
 	uint64_t first, last; /* pages of the disk */
 	int code;
+	uint32_t lost; /* with a code from a frame: which */
 	pthread_cond_t wake;
 };
 
@@ -86,6 +91,34 @@ static int need_wait(struct layer *l, struct need *n)
 	return n->code;
 }
 
+/* Frame @id did not come: which bytes, from where, and why. */
+static void need_lost(const struct layer *l, uint32_t id, int code)
+{
+	const struct engine *g = l->engine;
+	const struct index_frame *f = layer_stored(l, id);
+	const char *image = index_source(l->index, f->source)->id;
+	unsigned long long at = f->offset;
+	struct err e = ERR_NULL;
+
+	if (!l->has_store)
+		err_set(&e, code, "image %s is not complete, and has no store",
+			image);
+	else if (code == ETIMEDOUT)
+		err_set(&e, code,
+			"%u bytes at %llu of the pack of image %s did not come from store %s by the deadline",
+			f->stored, at, image, l->spec.name);
+	else if (code == EBADMSG)
+		err_set(&e, code,
+			"the pack of image %s in store %s is damaged: %u bytes at %llu are not what the index says",
+			image, l->spec.name, f->stored, at);
+	else
+		err_set(&e, code,
+			"%u bytes at %llu of the pack of image %s cannot be had from store %s: %s",
+			f->stored, at, image, l->spec.name, strerror(code));
+	if (g->events.disk_lost)
+		g->events.disk_lost(g->config.arg, l->number, &e);
+}
+
 static int layer_need(struct layer *l, uint64_t offset, uint64_t len)
 {
 	uint64_t bytes =
@@ -103,6 +136,8 @@ static int layer_need(struct layer *l, uint64_t offset, uint64_t len)
 	must(pthread_cond_init(&n.wake, NULL) == 0);
 	r = need_wait(l, &n);
 	must(pthread_cond_destroy(&n.wake) == 0);
+	if (r < 0 && r != -ESHUTDOWN && r != -ENOSPC && r != -EDQUOT)
+		need_lost(l, n.lost, -r);
 	return r;
 }
 
@@ -138,8 +173,10 @@ void layer_signal(struct layer *l, uint32_t id, int code)
 	list_for_each (n, tmp, &l->needs, struct need, link) {
 		if (id < l->n_memory || !need_wants(l, n->first, n->last, id))
 			continue;
-		if (!n->code)
+		if (!n->code) {
 			n->code = code;
+			n->lost = id;
+		}
 		must(pthread_cond_signal(&n->wake) == 0);
 	}
 }

@@ -26,6 +26,9 @@
  *	WHOLE          every frame of both layers is here
  *	EVICTED        `bytes` were dropped
  *	READY          it is up. The first message, once
+ *	DISK_LOST      bytes of a layer's disk will never come: `code`, `text`.
+ *	               Sent before whoever asked for them gets an error; which
+ *	               guest that is, its VMM says
  *
  * The daemon's end closing means that the daemon is gone: the pager goes on
  * with the guests it has, and ends with the last. The next daemon ends it (by
@@ -52,6 +55,7 @@ enum pager_message_type {
 	PAGER_WHOLE,
 	PAGER_EVICTED,
 	PAGER_READY,
+	PAGER_DISK_LOST,
 };
 
 #define PAGER_MAGIC 0x52474150u

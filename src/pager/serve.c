@@ -3,8 +3,8 @@
  * The pager process of a daemon
  *
  * It carries out what the daemon says (control.c), by the engine and the NBD
- * server, and reports four things back. Everything here happens on the
- * poller's thread.
+ * server, and reports five things back. Everything here happens on the
+ * poller's thread, but for what its disks' readers ask and report.
  *
  *	SERVING --the daemon's end closes--> ALONE --the last guest ends--> end
  *	SERVING, ALONE --SIGTERM, SIGINT--> end
@@ -142,10 +142,25 @@ static void serve_layer_whole(void *arg, uint32_t layer)
 	control_send(s->control, &m);
 }
 
+/* On a thread of the disk's. */
+static void serve_disk_lost(void *arg, uint32_t layer, const struct err *e)
+{
+	struct serve *s = arg;
+	struct pager_message m = { .type = PAGER_DISK_LOST,
+				   .layer = layer,
+				   .code = e->code ? e->code : EIO };
+
+	snprintf(m.text, sizeof(m.text), "%.*s", (int)sizeof(m.text) - 1,
+		 e->msg);
+	log_error("layer=%u event=disk-lost error=\"%s\"", layer, e->msg);
+	control_send(s->control, &m);
+}
+
 static const struct engine_events serve_events = {
 	.guest_failed = serve_guest_failed,
 	.guest_ended = serve_guest_ended,
 	.layer_whole = serve_layer_whole,
+	.disk_lost = serve_disk_lost,
 };
 
 /* ---- what the daemon says ---- */

@@ -237,6 +237,18 @@ static void talk_layer_whole(struct pager *p, uint32_t number)
 		p->config.whole(p->config.arg, l);
 }
 
+static void talk_disk_lost(struct pager *p, const struct pager_message *m)
+{
+	struct pager_layer *l = talk_layer(p, m->layer);
+
+	if (!l)
+		return;
+	l->disk_lost = (struct err)ERR_NULL;
+	err_set(&l->disk_lost, m->code > 0 ? m->code : EIO, "%.*s",
+		(int)sizeof(m->text), m->text);
+	l->disk_lost_ns = p->config.loop->now_ns;
+}
+
 static void talk_understand(struct pager *p, const struct pager_message *m)
 {
 	switch (m->type) {
@@ -249,6 +261,9 @@ static void talk_understand(struct pager *p, const struct pager_message *m)
 	case PAGER_EVICTED:
 		log_debug("event=evicted layer=%u bytes=%" PRIu64, m->layer,
 			  m->bytes);
+		break;
+	case PAGER_DISK_LOST:
+		talk_disk_lost(p, m);
 		break;
 	case PAGER_READY:
 		p->ready = true;

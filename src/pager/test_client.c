@@ -30,6 +30,7 @@
 #define ORDER_RUBBISH 8192
 #define ORDER_EXIT 12288
 #define ORDER_DEAF 16384
+#define ORDER_LOST 20480
 #define ORDER_FAIL (3ull << 20)
 #define PATIENCE_NS (10 * NS_PER_SEC)
 
@@ -76,6 +77,12 @@ static void standin_obey(int control, const struct pager_message *m)
 	switch (m->bytes) {
 	case ORDER_WHOLE:
 		r.type = PAGER_WHOLE;
+		standin_say(control, &r, sizeof(r));
+		break;
+	case ORDER_LOST:
+		r.type = PAGER_DISK_LOST;
+		r.code = EBADMSG;
+		snprintf(r.text, sizeof(r.text), "it is damaged");
 		standin_say(control, &r, sizeof(r));
 		break;
 	case ORDER_RUBBISH:
@@ -384,6 +391,31 @@ static void test_guests(const char *image)
 static bool is_whole(const void *arg)
 {
 	return pager_layer_whole(arg);
+}
+
+static bool is_lost(const void *arg)
+{
+	struct err e = ERR_NULL;
+
+	return pager_layer_disk_lost(arg, 0, &e) && e.code == EBADMSG &&
+	       !strcmp(e.msg, "it is damaged");
+}
+
+/* Why the disk could not be read is kept, with the time. */
+static void test_disk_lost(const char *image)
+{
+	struct pager_layer *l;
+	struct err e = ERR_NULL;
+
+	pager_up("/proc/self/exe");
+	l = open_layer(image);
+	said("| 1:0:0:0 5:0:0:0 ");
+	check(!pager_layer_disk_lost(l, 0, &e));
+	check(pager_layer_evict(l, ORDER_LOST) == 0);
+	turn_until(is_lost, l);
+	check(!pager_layer_disk_lost(l, loop.now_ns + 1, &e) && !e.code);
+	pager_layer_unref(l);
+	pager_down();
 }
 
 /* It exits, it talks rubbish, it says the same twice. */
@@ -735,6 +767,7 @@ int main(int argc, char **argv)
 	make_image("im2", other);
 	test_layer(image);
 	test_guests(image);
+	test_disk_lost(image);
 	test_bad_pager(image);
 	test_deaf(image);
 	test_haste(image);

@@ -153,8 +153,9 @@ static inline void sample_push(const char *dir, const char *store,
 	check(rename(tmp, place) == 0);
 }
 
-/* One bit of the first frame of memory is not what the index says. */
-static inline void sample_spoil(int index_fd, const char *store)
+/* One bit of the first frame of @part is not what the index says. */
+static inline void sample_spoil_part(int index_fd, const char *store,
+				     enum index_layer part)
 {
 	guard_free char *pack = NULL;
 	const struct index_frame *f;
@@ -165,15 +166,20 @@ static inline void sample_spoil(int index_fd, const char *store)
 	uint8_t byte;
 
 	sample_ok(index_open(index_fd, &x, &e), &e);
-	while (!index_frame(x, INDEX_MEMORY, i)->pages)
+	while (!index_frame(x, part, i)->pages)
 		i++;
-	f = index_frame(x, INDEX_MEMORY, i);
+	f = index_frame(x, part, i);
 	pack = io_path("%s/images/%s/pack", store, index_id(x));
 	fd = open(pack, O_RDWR | O_CLOEXEC);
 	check(fd >= 0 && io_pread_full(fd, &byte, 1, f->offset + 20) == 1);
 	byte ^= 1;
 	check(io_pwrite_full(fd, &byte, 1, f->offset + 20) == 0);
 	index_free(x);
+}
+
+static inline void sample_spoil(int index_fd, const char *store)
+{
+	sample_spoil_part(index_fd, store, INDEX_MEMORY);
 }
 
 /* One packet, with @n fds. */

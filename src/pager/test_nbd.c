@@ -308,7 +308,26 @@ static void test_fails(struct nbd *n)
 	check(reply(fd, 0, 0) == EIO);
 	read_same(fd, 4096, 4096);
 	need_never_below = 0;
+	/* For want of room on the host: a VMM waits for that to pass. */
+	need_result = -ENOSPC;
+	request(fd, 0, 0, 8192);
+	check(reply(fd, 0, 0) == ENOSPC);
+	need_result = 0;
 	read_same(fd, 0, 8192);
+	close(fd);
+	no_connections(n);
+}
+
+/* A pager that goes costs the connection, not the request: it is for the next
+ * one to answer. */
+static void test_goes(struct nbd *n)
+{
+	int fd = ready(3);
+
+	need_result = -ESHUTDOWN;
+	request(fd, 0, 0, 4096);
+	check(closed(fd));
+	need_result = 0;
 	close(fd);
 	no_connections(n);
 }
@@ -514,6 +533,7 @@ int main(void)
 	test_reads(n);
 	test_refuses(n);
 	test_fails(n);
+	test_goes(n);
 	test_options(n);
 	test_remove(n);
 	test_bounded(n);

@@ -211,7 +211,8 @@ static void vmm_same(const struct vmm *v, uint64_t step)
 
 /* ---- the disk ---- */
 
-static void disk_same(uint64_t offset, uint32_t len)
+/* A connection with the bytes on their way, or the error that came instead. */
+static uint32_t disk_read(uint64_t offset, uint32_t len, int *ret_fd)
 {
 	struct {
 		uint32_t magic;
@@ -230,9 +231,8 @@ static void disk_same(uint64_t offset, uint32_t len)
 					.len = htobe32(4),
 					.name = { 'd', 'i', 's', 'k' } };
 	guard_free char *path = io_path("%s/run/nbd/%u", top, LAYER);
-	guard_free uint8_t *p = malloc(len);
 	guard_fd int fd = -1;
-	uint32_t page[INDEX_PAGE / 4], flags = htobe32(3);
+	uint32_t flags = htobe32(3), error;
 	uint8_t head[18];
 	struct err e = ERR_NULL;
 
@@ -247,8 +247,19 @@ static void disk_same(uint64_t offset, uint32_t len)
 	check(io_write_full(fd, &o, sizeof(o)) == 0);
 	check(io_read_full(fd, head, 10) == 10);
 	check(io_write_full(fd, &q, sizeof(q)) == 0);
-	check(io_read_full(fd, head, 16) == 16 &&
-	      !memcmp(head + 4, "\0\0\0", 4));
+	check(io_read_full(fd, head, 16) == 16);
+	memcpy(&error, head + 4, sizeof(error));
+	*ret_fd = fd_take(&fd);
+	return be32toh(error);
+}
+
+static void disk_same(uint64_t offset, uint32_t len)
+{
+	guard_free uint8_t *p = malloc(len);
+	uint32_t page[INDEX_PAGE / 4];
+	guard_fd int fd = -1;
+
+	check(disk_read(offset, len, &fd) == 0);
 	check(io_read_full(fd, p, len) == (ssize_t)len);
 	for (uint64_t i = 0; i < len / INDEX_PAGE; i++) {
 		sample_page(offset / INDEX_PAGE + i, 2, page);
@@ -413,11 +424,28 @@ static void damage(void)
 	guard_free char *cache = sample_file(top, "cache");
 	struct err e = ERR_NULL;
 
-	sample_spoil(index_fd, store_dir);
+	sample_spoil_part(index_fd, store_dir, INDEX_MEMORY);
+	sample_spoil_part(index_fd, store_dir, INDEX_DISK);
 	/* Not from what was kept. */
 	sample_ok(io_remove_tree(cache, &e), &e);
 	check(fallocate(memory_fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
 			0, MEMORY) == 0);
+	check(fallocate(disk_fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0,
+			DISK) == 0);
+}
+
+/* The disk's first frame is not what the index says, either: who reads it gets
+ * an error, and the daemon hears why. */
+static void test_damaged_disk(void)
+{
+	struct pager_message m;
+	guard_fd int fd = -1;
+
+	check(disk_read(0, 4096, &fd) == EIO);
+	m = hear(PAGER_DISK_LOST);
+	check(m.layer == LAYER && m.code == EBADMSG);
+	check(strstr(m.text, "damaged") && strstr(m.text, SAMPLE_STORE));
+	disk_same(DISK - (2 << 20), 2 << 20);
 }
 
 /* The first frame, a hot one of memory, is not what the index says: the guest
@@ -453,6 +481,7 @@ static void test_damaged(void)
 	range.start = (uintptr_t)a.p;
 	check(ioctl(a.uffd, UFFDIO_UNREGISTER, &range) == 0);
 	check(!pthread_join(thread, NULL));
+	test_damaged_disk();
 	close(control);
 	vmm_end(&a);
 	usleep(50000);

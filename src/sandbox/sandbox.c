@@ -421,6 +421,11 @@ static void sandbox_vmm_stopped(void *arg, const char *why)
 	SANDBOX_LOG(warn, s, "event=stopped cause=\"%s\"", why);
 }
 
+static void sandbox_vmm_disk_failed(void *arg, const char *why)
+{
+	streamed_disk_failed(arg, why);
+}
+
 static void sandbox_vmm_exited(void *arg, const char *cause, bool guest)
 {
 	struct sandbox *s = arg;
@@ -453,6 +458,7 @@ static void sandbox_vmm_exited(void *arg, const char *cause, bool guest)
 const struct vmm_events sandbox_vmm_events = {
 	.started = sandbox_vmm_started,
 	.stopped = sandbox_vmm_stopped,
+	.disk_failed = sandbox_vmm_disk_failed,
 	.exited = sandbox_vmm_exited,
 };
 

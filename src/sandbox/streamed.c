@@ -16,8 +16,9 @@
  *  2. The pager knows the guest from the handover until after the VMM's end.
  *     What the daemon forgets when it ends itself the pager does not hear of
  *     (pager_leave).
- *  3. A guest whose page will never come is killed with the pager's reason, in
- *     every state. It could only wait for ever, and must not read zeros.
+ *  3. A guest whose page, or part of its disk, will never come is killed with
+ *     the pager's reason, in every state. It could only wait for ever, and must
+ *     not read zeros; nor is it the guest's disk that has an error.
  *  4. Every fd that comes back from a VMM after a daemon's death is of a
  *     process that may be hostile: the layer is checked (pager_layer_adopt);
  *     with a false userfaultfd or address it hurts nobody but itself.
@@ -29,6 +30,7 @@
 
 #include "sandbox/object.h"
 
+#include "base/clock.h"
 #include "base/guard.h"
 #include "base/io.h"
 #include "base/log.h"
@@ -44,6 +46,10 @@
 #include <sys/syscall.h>
 
 #define STREAMED_DEVICE "/dev/userfaultfd"
+/* Of a disk that failed the VMM says that, and the pager says why; mostly
+ * before, but by another socket. A reason that is much older is another's. */
+#define STREAMED_WHY_WAIT_NS (200 * NS_PER_MS)
+#define STREAMED_WHY_OLD_NS NS_PER_SEC
 
 /* ---- preparing ---- */
 
@@ -142,6 +148,17 @@ void streamed_spec(const struct sandbox *s, struct vmm_spec *spec)
 
 /* ---- running ---- */
 
+static void streamed_fail(struct sandbox *s, struct err *e)
+{
+	s->streamed.failed = true;
+	if (s->row.state == SANDBOX_CREATING) {
+		err_prefix(e, "create from %s", s->row.template);
+		create_fail(s, e);
+	} else if (s->vmm) {
+		vmm_kill(s->vmm, e->msg);
+	}
+}
+
 /* From the pager: a page will never come. */
 static void streamed_page_lost(void *arg, const struct err *e)
 {
@@ -149,14 +166,48 @@ static void streamed_page_lost(void *arg, const struct err *e)
 	struct err mine = *e;
 
 	SANDBOX_LOG(error, s, "event=page-lost error=\"%s\"", e->msg);
-	s->streamed.failed = true;
 	err_prefix(&mine, "a page of its memory cannot be had");
-	if (s->row.state == SANDBOX_CREATING) {
-		err_prefix(&mine, "create from %s", s->row.template);
-		create_fail(s, &mine);
-	} else if (s->vmm) {
-		vmm_kill(s->vmm, mine.msg);
-	}
+	streamed_fail(s, &mine);
+}
+
+/* What the pager said of the disk lately; false: nothing. */
+static bool streamed_disk_why(const struct sandbox *s, struct err *ret)
+{
+	const struct streamed *x = &s->streamed;
+	uint64_t now_ns = s->registry->config.loop->now_ns;
+
+	return x->layer && pager_layer_disk_lost(
+				   x->layer, now_ns - STREAMED_WHY_OLD_NS, ret);
+}
+
+static void streamed_disk_lost(struct loop_timer *t)
+{
+	struct streamed *x = container_of(t, struct streamed, disk_wait);
+	struct sandbox *s = container_of(x, struct sandbox, streamed);
+	struct err e = ERR_NULL;
+
+	if (!streamed_disk_why(s, &e))
+		err_set(&e, EIO, "%s", x->disk_why);
+	else
+		err_prefix(&e, "its disk cannot be read");
+	SANDBOX_LOG(error, s, "event=disk-lost error=\"%s\"", e.msg);
+	streamed_fail(s, &e);
+}
+
+void streamed_disk_failed(struct sandbox *s, const char *why)
+{
+	struct streamed *x = &s->streamed;
+	struct loop *loop = s->registry->config.loop;
+	struct err e = ERR_NULL;
+
+	if (x->failed || x->disk_wait.loop)
+		return;
+	snprintf(x->disk_why, sizeof(x->disk_why), "%s", why);
+	if (streamed_disk_why(s, &e) ||
+	    loop_timer_set(loop, &x->disk_wait,
+			   loop->now_ns + STREAMED_WHY_WAIT_NS,
+			   streamed_disk_lost) < 0)
+		streamed_disk_lost(&x->disk_wait);
 }
 
 static int streamed_serve(struct sandbox *s, int uffd_take, uint64_t ram_addr,
@@ -268,6 +319,7 @@ void streamed_end(struct sandbox *s)
 	struct streamed *x = &s->streamed;
 
 	loop_fd_del(&x->handover);
+	loop_timer_del(&x->disk_wait);
 	fd_close(&x->sock_fd);
 	fd_close(&x->vmm_sock_fd);
 	fd_close(&x->device_fd);

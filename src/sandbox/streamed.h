@@ -28,7 +28,9 @@ struct streamed {
 	int vmm_sock_fd; /* the VMM's end, until it has it */
 	int device_fd; /* /dev/userfaultfd, likewise; or -1 */
 	struct loop_fd handover; /* ARMING */
-	bool failed; /* a page will never come */
+	bool failed; /* a page will never come, or bytes of its disk */
+	struct loop_timer disk_wait; /* for the pager's word, with */
+	char disk_why[160]; /* the VMM's */
 };
 
 #define STREAMED_NULL                                              \
@@ -47,5 +49,7 @@ void streamed_spec(const struct sandbox *s, struct vmm_spec *spec);
 int streamed_spawned(struct sandbox *s, struct err *e) must_check;
 /* s->vmm and s->plan were taken over: take back the rest. */
 int streamed_adopt(struct sandbox *s, struct err *e) must_check;
+/* The VMM stopped the guest, because its disk failed (struct vmm_events). */
+void streamed_disk_failed(struct sandbox *s, const char *why);
 /* The VMM is gone, or goes on without this daemon. Idempotent. */
 void streamed_end(struct sandbox *s);

@@ -96,6 +96,11 @@ static void rig_stopped(void *arg, const char *why)
 	rig_fail(arg, ENOSPC, why);
 }
 
+static void rig_disk_failed(void *arg, const char *why)
+{
+	rig_fail(arg, EIO, why);
+}
+
 static void rig_exited(void *arg, const char *cause, unused bool guest)
 {
 	struct rig *g = arg;
@@ -113,6 +118,7 @@ static void rig_exited(void *arg, const char *cause, unused bool guest)
 static const struct vmm_events rig_vmm_events = {
 	.started = rig_started,
 	.stopped = rig_stopped,
+	.disk_failed = rig_disk_failed,
 	.exited = rig_exited,
 };
 

@@ -78,6 +78,7 @@ struct qemu {
 	struct qmp *qmp;
 	bool restoring;
 	bool want_paused;
+	bool disk_failed; /* told; the STOP that follows is no pause */
 	struct vmm_request run; /* pause or resume */
 	enum vmm_state run_to;
 	struct vmm_request save;
@@ -283,6 +284,26 @@ static void qemu_on_migration(struct qemu *q, json_t *data)
 	}
 }
 
+/* A streamed disk stops the guest at every error, for reading (rerror=stop) and
+ * for writing: the part of a cluster that is not written comes from the base.
+ * Lack of room on the host passes, and is told by STOP. */
+static void qemu_on_disk_error(struct qemu *q, json_t *data)
+{
+	const char *action = json_string_value(json_object_get(data, "action"));
+	const char *what =
+		json_string_value(json_object_get(data, "operation"));
+	const char *why = json_string_value(json_object_get(data, "reason"));
+	char text[160];
+
+	if (!action || strcmp(action, "stop") != 0 || q->disk_failed ||
+	    json_is_true(json_object_get(data, "nospace")))
+		return;
+	q->disk_failed = true;
+	snprintf(text, sizeof(text), "disk: cannot %s: %s",
+		 what ? what : "read", why ? why : "no reason given");
+	q->v->events->disk_failed(q->v->arg, text);
+}
+
 static void qemu_event(void *arg, const char *name, json_t *data)
 {
 	struct qemu *q = arg;
@@ -294,13 +315,16 @@ static void qemu_event(void *arg, const char *name, json_t *data)
 		qemu_on_migration(q, data);
 	} else if (!strcmp(name, "STOP")) {
 		/* Not asked for: a write met a full disk (QEMU's default,
-		 * werror=enospc). SHUTDOWN stops too, but comes first. */
+		 * werror=enospc). SHUTDOWN and a disk that failed stop too, but
+		 * come first. */
 		if (q->v->state == VMM_RUNNING && !q->run.done &&
-		    !q->v->cause[0]) {
+		    !q->v->cause[0] && !q->disk_failed) {
 			q->v->state = VMM_PAUSED;
 			q->v->events->stopped(q->v->arg,
 					      "the disk of the host is full");
 		}
+	} else if (!strcmp(name, "BLOCK_IO_ERROR")) {
+		qemu_on_disk_error(q, data);
 	} else if (!strcmp(name, "SHUTDOWN")) {
 		qemu_on_shutdown(q, data);
 	}

@@ -178,7 +178,13 @@ static void qemu_disk(struct qemu_args *a, const struct vmm_disk *d)
 			  "\"refcount-cache-size\":262144,"
 			  "\"cache-clean-interval\":60}");
 	}
-	qemu_pair(a, "-device", "virtio-blk-device,drive=disk");
+	/* Bytes that the pager cannot get end the sandbox, with the reason: an
+	 * error must not reach the guest. Saved states do not know of this. */
+	qemu_pair(a, "-device",
+		  d->kind == VMM_DISK_OVERLAY_NBD
+			  ? "virtio-blk-device,drive=disk,rerror=stop,"
+			    "werror=stop"
+			  : "virtio-blk-device,drive=disk");
 #undef QEMU_FILE_NODE
 }
 

@@ -39,11 +39,16 @@ static void test_disks(void)
 	s.disk.kind = VMM_DISK_OVERLAY;
 	check(make(&s) == 0 && words_with("-blockdev") == 4);
 	check(words_with("fd=9,set=2") == 1 && words_with("\"nbd\"") == 0);
-	/* all that is different to the guest's side of it: nothing */
+	/* An error for want of room pauses (QEMU's default), others are the
+	 * guest's. */
+	check(words_with("error=") == 0);
+	/* All that is different to the guest's side of it: nothing, but that it
+	 * sees no error. */
 	s.disk.kind = VMM_DISK_OVERLAY_NBD;
 	s.disk.nbd_name = "im12.nbd";
 	check(make(&s) == 0 && words_with("-blockdev") == 3);
 	check(words_with("set=2") == 0 && words_with("virtio-blk") == 1);
+	check(words_with("drive=disk,rerror=stop,werror=stop") == 1);
 	check(words_with("\"path\":\"/proc/self/fd/17/im12.nbd\"") == 1);
 	check(words_with("\"export\":\"" VMM_NBD_EXPORT "\"") == 1);
 }

@@ -140,6 +140,10 @@ struct vmm_events {
 	void (*started)(void *arg, const struct err *e);
 	/* The VMM stopped the guest by itself: RUNNING -> PAUSED. */
 	void (*stopped)(void *arg, const char *why);
+	/* The disk has an error that is not lack of room, and the VMM stopped
+	 * the guest before it could see it. @why: a sentence. There is nothing
+	 * to do with it but to kill it. Only with VMM_DISK_OVERLAY_NBD. */
+	void (*disk_failed)(void *arg, const char *why);
 	/* The process has ended, once. @cause is a sentence. @guest: it was
 	 * the guest that asked (power-off, reboot). */
 	void (*exited)(void *arg, const char *cause, bool guest);

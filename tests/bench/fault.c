@@ -165,7 +165,9 @@ static void now_whole(unused void *arg, unused uint32_t layer)
 	whole = 1;
 }
 
-static const struct engine_events events = { no_failed, no_ended, now_whole };
+static const struct engine_events events = { .guest_failed = no_failed,
+					     .guest_ended = no_ended,
+					     .layer_whole = now_whole };
 
 static void *poller_main(void *arg)
 {

@@ -3,7 +3,8 @@
 #
 # The file system of BYRE_ROOT runs full: a bake and a create end with an error
 # that says so, nothing half-made stays; a guest whose disk cannot grow is
-# paused, not lost, and goes on when there is room again.
+# paused, not lost, and goes on when there is room again: also when the disk is
+# streamed, and every other error of it would end the sandbox.
 . "$(dirname "$0")/lib.sh"
 [ "$(id -u)" = 0 ] || skip "needs root, for a loop mount"
 need mkfs.ext4 losetup
@@ -89,40 +90,51 @@ for room in 300 0; do
 	only_these "$standing"
 done
 
-# A guest that writes more than there is room for.
-fill 3000
-byre exec standing -- sh -c 'echo begun; head -c 30000000 /dev/urandom >/root/big &&
-	sync && echo done; sha256sum </root/big' >"$D/writer" 2>"$D/writer.err" &
-writer=$!
-OURS+=($writer)
-until_true 40 "the guest is paused" state_is standing paused
-say "paused: $(grep -m 1 event=stopped "$D/daemon.log" | cut -d ' ' -f 4-)"
+# Sandbox $1 is paused, and everybody who asks is told why: $2.
 says_why()
 {
-	same "$(get standing .paused_because)" "$1" paused_because
-	same "$(get standing .cause)" null "cause of one that lives"
-	run byre exec standing -- true
-	expect_error 125 "is paused: $1; resume it when there is space"
+	same "$(get "$1" .paused_because)" "$2" paused_because
+	same "$(get "$1" .cause)" null "cause of one that lives"
+	run byre exec "$1" -- true
+	expect_error 125 "is paused: $2; resume it when there is space"
 	run byre ls
-	[[ $OUT == *paused*"$1"* ]] || fail "byre ls does not say why: $OUT"
+	[[ $OUT == *paused*"$2"* ]] || fail "byre ls does not say why: $OUT"
 }
-says_why "the disk of the host is full"
-# Resuming too early: paused again, still not lost.
-run byre resume standing
-expect 0
-until_true 20 "the guest is paused again" state_is standing paused
-says_why "the disk of the host is full"
-rm -f "$D/mnt/filler"
-run byre resume standing
-expect 0
-same "$(get standing .paused_because)" null "paused_because once resumed"
-wait $writer
-same $? 0 "exit code of the writer ($(cat "$D/writer.err"))"
-grep -q '^done' "$D/writer" || fail "the writer said: $(cat "$D/writer")"
-same "$(tail -n 1 "$D/writer")" \
-	"$(byre exec standing -- sh -c 'echo 3 >/proc/sys/vm/drop_caches; sha256sum </root/big')" \
-	"digest of what was written"
-state_is standing running || fail "state: $(get standing .state)"
+
+# A guest, $1, that writes more than there is room for.
+writes_too_much()
+{
+	local writer
+
+	fill 3000
+	byre exec "$1" -- sh -c 'echo begun; head -c 30000000 /dev/urandom >/root/big &&
+		sync && echo done; sha256sum </root/big' \
+		>"$D/writer" 2>"$D/writer.err" &
+	writer=$!
+	OURS+=($writer)
+	until_true 40 "the guest is paused" state_is "$1" paused
+	say "paused: $(grep event=stopped "$D/daemon.log" | tail -n 1 |
+		cut -d ' ' -f 4-)"
+	says_why "$1" "the disk of the host is full"
+	# Resuming too early: paused again, still not lost.
+	run byre resume "$1"
+	expect 0
+	until_true 20 "the guest is paused again" state_is "$1" paused
+	says_why "$1" "the disk of the host is full"
+	rm -f "$D/mnt/filler"
+	run byre resume "$1"
+	expect 0
+	same "$(get "$1" .paused_because)" null "paused_because once resumed"
+	wait $writer
+	same $? 0 "exit code of the writer ($(cat "$D/writer.err"))"
+	grep -q '^done' "$D/writer" || fail "the writer said: $(cat "$D/writer")"
+	same "$(tail -n 1 "$D/writer")" \
+		"$(byre exec "$1" -- sh -c 'echo 3 >/proc/sys/vm/drop_caches; sha256sum </root/big')" \
+		"digest of what was written"
+	state_is "$1" running || fail "state: $(get "$1" .state)"
+}
+
+writes_too_much standing
 same "$(byre pause --json standing | jq .paused_because)" null \
 	"paused_because of one that was paused by request"
 byre resume standing || fail resume
@@ -165,4 +177,17 @@ done
 byre rm -f standing || fail "rm on a full disk"
 only_these
 rm -f "$D/mnt/filler"
+
+# The same of a streamed disk.
+mkdir "$D/store"
+byre store add here "$D/store" || fail "store add"
+byre push base here >/dev/null 2>"$D/err" || fail "push: $(cat "$D/err")"
+daemon_stop
+rm -rf "$BYRE_ROOT"
+export BYRE_RUN=$D/cold-run
+daemon_start
+byre store add here "$D/store" || fail "store add"
+byre pull here base >/dev/null 2>"$D/err" || fail "pull: $(cat "$D/err")"
+byre create base --name streamed >/dev/null || fail "create streamed"
+writes_too_much streamed
 finish

@@ -3,18 +3,24 @@
 #
 # A store that lies, stalls, dies and comes back. Whatever passes by itself is
 # waited for, and the bytes are right; what does not pass within the deadline
-# ends the sandbox that needed the page, with the reason, and no other. Then a
-# cache whose disk is full: streaming goes on without it.
+# ends the sandbox that needed the page, with the reason, and no other: be it a
+# page of its memory or of its disk. Then a cache whose disk is full: streaming
+# goes on without it.
 . "$(dirname "$0")/lib.sh"
 need python3
 # Seconds until a page is given up; nothing is kept, so every fault asks.
 export BYRE_PAGER_DEADLINE=6 BYRE_CACHE_SIZE=4K
 begin base
 
+# Of the disk a file for each way to lose it.
 PATIENCE=280 byre bake blob --rootfs "$CACHE/busybox.rootfs" --memory 256M \
 	--warm 'mkdir -p /mnt/t && mount -t tmpfs tmpfs /mnt/t &&
 		head -c 8388608 /dev/urandom >/mnt/t/blob &&
-		md5sum /mnt/t/blob >/mnt/t/sum' >/dev/null || fail bake
+		md5sum /mnt/t/blob >/mnt/t/sum &&
+		for i in 1 2 3; do
+			head -c 8388608 /dev/urandom >/root/cold$i
+			md5sum /root/cold$i >/mnt/t/cold$i
+		done; sync' >/dev/null || fail bake
 mkdir "$D/store"
 byre store add here "$D/store" || fail "store add"
 byre push blob here >/dev/null 2>&1 || fail "push blob"
@@ -35,10 +41,11 @@ server()
 	PORT=$(head -n 1 "$D/port")
 }
 
-# Only for the pack: references and indexes are read before.
+# Only for the pack: references and indexes are read before. With $2, only from
+# that byte on.
 mode()
 {
-	echo "$1 pack" >"$D/mode.new" && mv "$D/mode.new" "$D/mode"
+	echo "$1 pack - ${2:-0}" >"$D/mode.new" && mv "$D/mode.new" "$D/mode"
 }
 
 server
@@ -86,7 +93,7 @@ at_least "$(byre mem --pager --json | jq '[.layers[].retries] | add')" 5 retries
 evict
 kill -KILL "$SERVER"
 # shellcheck disable=SC2034
-QUIET="event=page-lost"
+QUIET="event=page-lost\|event=disk-lost"
 "$BYRE" exec x -- md5sum -c /mnt/t/sum >"$D/sum" 2>"$D/sum.err" &
 pid=$!
 sleep 3
@@ -116,6 +123,44 @@ for m in full200 wrong-bytes stale error500 hang; do
 	sums y
 	byre rm -f y >/dev/null || fail "rm y"
 done
+
+# ---- the same of the disk ----
+
+# From the disk: what the guest has in its page cache is memory.
+cold()
+{
+	run byre exec "$1" -- sh -c "echo 3 >/proc/sys/vm/drop_caches
+		md5sum -c /mnt/t/cold$2"
+	expect 0
+	expect_out "/root/cold$2: OK"
+}
+
+# In a pack the cold part of the disk comes last.
+from=$(byre image inspect --json "$(image_of blob)" |
+	jq '.own_stored_bytes - .disk.cold_stored_bytes')
+at_least "$from" 1000000 "the disk in the pack"
+i=0
+for m in wrong-bytes error500 hang; do
+	i=$((i + 1))
+	mode ok
+	byre create blob --name "d-$m" >/dev/null || fail "create d-$m"
+	byre create blob --name "e-$m" >/dev/null || fail "create e-$m"
+	answers "e-$m" || fail "e-$m does not answer"
+	mode $m "$from"
+	run byre exec "d-$m" -- sh -c "echo 3 >/proc/sys/vm/drop_caches
+		md5sum /root/cold$i; echo 'it saw that'"
+	[ "$RC" != 0 ] && [ -z "$OUT" ] || fail "$m: the guest saw it: $OUT$ERR"
+	until_true 20 "d-$m is failed" state_is "d-$m" failed
+	cause=$(get "d-$m" .cause)
+	say "disk, $m: $cause"
+	[[ $cause == *disk*lab* ]] || fail "$m: the cause names no disk, no store"
+	answers other || fail "$m: the sandbox of another template suffered"
+	answers "e-$m" || fail "$m: a sandbox that did not read it suffered"
+	mode ok
+	cold "e-$m" $i
+	byre rm -f "d-$m" "e-$m" >/dev/null || fail "rm"
+done
+grep -q event=disk-lost "$BYRE_ROOT/pager.log" || fail "the pager's log is silent"
 
 # ---- a cache that has no room ----
 
@@ -149,5 +194,5 @@ if mount -t tmpfs -o size=256k tmpfs "$BYRE_ROOT/cache" 2>/dev/null; then
 fi
 kill -KILL "$SERVER"
 # shellcheck disable=SC2034
-QUIET="event=page-lost"
+QUIET="event=page-lost\|event=disk-lost"
 finish
