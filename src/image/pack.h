@@ -46,11 +46,14 @@ int pack_register(const struct index *x, int index_fd, const char *remote,
  * when their pages are all present as data; @store may be NULL when that is all
  * (-ENODATA when it is not). An image without `remote` is left
  * alone: 0. After a failure or a crash it is called again; its own files are
- * memory.new and disk.new.
+ * memory.new and disk.new, which only a crash leaves behind.
  */
 int pack_complete(const struct index *x, const char *dir, struct store *store,
 		  int memory_fd, int disk_fd, pack_progress_fn progress,
 		  void *arg, struct err *e) must_check;
+
+/* Remove what a crash left. Nobody may be completing the image. */
+void pack_complete_tidy(const char *dir);
 
 /* Fetch and verify every frame, writing nothing. */
 int pack_verify(const struct index *x, struct store *store,

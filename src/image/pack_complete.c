@@ -9,7 +9,9 @@
  *	remove `remote`        from here on it is a local image
  *
  * A crash leaves an image that is remote as before. What is renamed already is
- * verified and kept when it is tried again; what is not is begun anew.
+ * verified and kept when it is tried again; what is not is begun anew. A failure
+ * leaves that, and no *.new: half of a guest's memory is worth nothing, and a
+ * full disk is why it mostly fails.
  *
  * The pager goes on meanwhile: its layers are only read, and may lose pages
  * (eviction is a hole punched into a memfd). So a frame is taken from there
@@ -20,7 +22,8 @@
  * Invariants:
  *  1. memory and disk appear under their names complete, synced and verified.
  *  2. `remote` is removed last.
- *  3. Nothing of a pager is written to, nor its files' names used.
+ *  3. *.new are gone when pack_complete() returns, whatever it returns.
+ *  4. Nothing of a pager is written to, nor its files' names used.
  */
 #include "image/pack.h"
 
@@ -373,19 +376,11 @@ static int complete_publish(struct complete *c, const char *remote,
 	return 0;
 }
 
-static int complete_run(struct complete *c, struct store *store, struct err *e)
+static int complete_run(struct complete *c, const char *remote,
+			struct store *store, struct err *e)
 {
-	guard_free char *remote = io_path("%s/" IMAGE_REMOTE_NAME, c->dir);
-	int r;
+	int r = complete_init(c, e);
 
-	if (!remote)
-		return err_errno(e, ENOMEM, "paths");
-	if (access(remote, F_OK) < 0) {
-		if (errno == ENOENT)
-			return 0; /* it is complete */
-		return err_errno(e, errno, "%s", remote);
-	}
-	r = complete_init(c, e);
 	if (r < 0)
 		return r;
 	for (unsigned l = 0; l < INDEX_LAYER_COUNT; l++)
@@ -402,6 +397,31 @@ static int complete_run(struct complete *c, struct store *store, struct err *e)
 	return r < 0 ? r : complete_publish(c, remote, e);
 }
 
+/* 1: it is to be completed. */
+static int complete_begin(const struct complete *c, char **ret_remote,
+			  struct err *e)
+{
+	guard_free char *remote = io_path("%s/" IMAGE_REMOTE_NAME, c->dir);
+
+	if (!remote)
+		return err_errno(e, ENOMEM, "paths");
+	if (access(remote, F_OK) < 0)
+		return errno == ENOENT ? 0 : err_errno(e, errno, "%s", remote);
+	*ret_remote = take(remote);
+	return 1;
+}
+
+void pack_complete_tidy(const char *dir)
+{
+	for (unsigned l = 0; l < INDEX_LAYER_COUNT; l++) {
+		guard_free char *path = io_path(
+			"%s/%s.new", dir, image_file_name(layer_files[l]));
+
+		if (path)
+			err_drop(unlink(path));
+	}
+}
+
 int pack_complete(const struct index *x, const char *dir, struct store *store,
 		  int memory_fd, int disk_fd, pack_progress_fn progress,
 		  void *arg, struct err *e)
@@ -414,10 +434,16 @@ int pack_complete(const struct index *x, const char *dir, struct store *store,
 		.progress = progress,
 		.arg = arg,
 	};
+	guard_free char *remote = NULL;
 	int r = pack_manifest(x, &c.m, NULL, NULL, e);
 
 	if (r == 0)
-		r = complete_run(&c, store, e);
+		r = complete_begin(&c, &remote, e);
+	if (r == 1) {
+		must(remote);
+		r = complete_run(&c, remote, store, e);
+		pack_complete_tidy(dir);
+	}
 	if (r < 0)
 		err_prefix(e, "image %s", dir);
 	return r;

@@ -14,7 +14,9 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 
 #define HEX "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
@@ -218,6 +220,14 @@ static void same_image(const char *a, const char *b)
 	image_unref(image);
 	check(!exists(b, "remote") && !exists(b, "memory.new") &&
 	      !exists(b, "disk.new"));
+}
+
+/* Nothing of a completion is there. */
+static void only_remote(const char *dir)
+{
+	check(exists(dir, "remote") && !exists(dir, "memory") &&
+	      !exists(dir, "memory.new") && !exists(dir, "disk") &&
+	      !exists(dir, "disk.new"));
 }
 
 static int complete(const struct index *x, const char *dir, int memory,
@@ -521,9 +531,39 @@ static void test_progress(const char *from)
 	check(pack_complete(x, late, store, -1, -1, count, &c, &e) ==
 	      -ECANCELED);
 	check(exists(late, "remote"));
+	only_remote(late);
 	c = (struct counter){ 0 };
 	good(pack_complete(x, late, store, -1, -1, count, &c, &e));
 	check(c.last == c.total);
+	index_free(x);
+}
+
+/* There is no room, or a frame cannot be had: nothing half-made stays, and the
+ * next time it works. */
+static void test_no_room(void)
+{
+	guard_free char *packed = io_path("%s/packed", top);
+	struct index *x = index_at(packed);
+	guard_free char *dir = enroll("packed", "narrow", x);
+	guard_free char *left = io_path("%s/memory.new", dir);
+	struct rlimit old, tight;
+
+	check(getrlimit(RLIMIT_FSIZE, &old) == 0);
+	tight = old;
+	tight.rlim_cur = MEMORY / 2;
+	signal(SIGXFSZ, SIG_IGN);
+	check(setrlimit(RLIMIT_FSIZE, &tight) == 0);
+	check(complete(x, dir, -1, -1) == -EFBIG);
+	check(setrlimit(RLIMIT_FSIZE, &old) == 0);
+	only_remote(dir);
+	check(pack_complete(x, dir, NULL, -1, -1, NULL, NULL, &e) == -ENODATA);
+	only_remote(dir);
+	/* A crash. */
+	good(io_write_file(left, "half", 4, 0600, &e));
+	pack_complete_tidy(dir);
+	only_remote(dir);
+	good(complete(x, dir, -1, -1));
+	check(!exists(dir, "remote"));
 	index_free(x);
 }
 
@@ -551,6 +591,7 @@ int main(void)
 	test_damage();
 	test_foreign();
 	test_progress(image);
+	test_no_room();
 	store_free(store);
 	good(io_remove_tree(top, &e));
 	return 0;

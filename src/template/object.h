@@ -3,6 +3,7 @@
 /*
  * The inside of the templates, for the files of this folder
  */
+#include "base/clock.h"
 #include "base/err.h"
 #include "base/list.h"
 #include "base/loop.h"
@@ -18,6 +19,8 @@
 /* Transfers at a time: two keep a link busy, and leave the daemon's workers to
  * its creates. */
 #define TEMPLATES_SLOW_WORKERS 2
+/* A disk that was full may have room again. */
+#define TEMPLATES_AGAIN_NS (60 * NS_PER_SEC)
 
 struct template
 {
@@ -33,6 +36,8 @@ struct template
 	/* Forgotten by the pager, but guests still run on it. */
 	struct pager_layer *waning;
 	struct loop_timer wane;
+	struct loop_timer again; /* to complete what the pager says is whole */
+	uint64_t again_ns; /* the last pause; 0: none so far */
 	char problem[ERR_MSG_MAX];
 	struct list waiters;
 };
@@ -48,6 +53,7 @@ struct templates {
 	char *dir; /* ROOT/images */
 	struct template *entry[TEMPLATES_MAX];
 	size_t n;
+	uint64_t again_ns; /* the first of those pauses */
 	bool ending; /* jobs that are still under way leave quietly */
 };
 

@@ -11,6 +11,12 @@
  * has come by itself. The files appear, `remote` goes (image/pack.h), the image
  * is opened again, and the pager forgets the layer.
  *
+ * What the pager says it says once. If that is not the moment (somebody holds
+ * the template), or it fails (the disk is full), it is tried again: when the
+ * hold is released, and by a timer, after a minute, two, four, at last every
+ * hour. Nobody asked for it, so it keeps quiet: it does not begin where there
+ * is no room for all of it, nor while the layer has lost pages again.
+ *
  * Invariants:
  *  1. One completion per directory: p->held. Whoever holds is not given the
  *     template but its directory and fds of its own, so the template may be
@@ -29,6 +35,7 @@
 #include "base/guard.h"
 #include "base/io.h"
 #include "base/log.h"
+#include "base/parse.h"
 #include "base/worker.h"
 #include "image/index.h"
 #include "image/pack.h"
@@ -39,14 +46,23 @@
 #include <fcntl.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 
 /* How often a layer that is on its way out is looked at. */
 #define TEMPLATE_WANE_NS (5 * NS_PER_SEC)
+/* The longest pause between tries to complete a layer that is whole; the first
+ * is TEMPLATES_AGAIN_NS. A try reads and writes all of an image. */
+#define TEMPLATE_AGAIN_MAX_NS (3600 * NS_PER_SEC)
+
+static void template_complete(struct template *p);
+static void template_again(struct loop_timer *timer);
 
 void templates_set_pager(struct templates *t, struct pager *p)
 {
-	for (size_t i = 0; i < t->n; i++)
+	for (size_t i = 0; i < t->n; i++) {
 		template_wane_end(t->entry[i]);
+		loop_timer_del(&t->entry[i]->again);
+	}
 	t->pager = p;
 }
 
@@ -198,21 +214,35 @@ int templates_hold(struct templates *t, const char *name,
 	return template_hold(p, ret, e);
 }
 
-void templates_release(struct templates *t, struct template_hold *h, bool whole)
+/* What is still remote afterwards; NULL: nothing. */
+static struct template *template_unhold(struct templates *t,
+					struct template_hold *h, bool whole)
 {
 	struct template *p = h->dir ? template_find_dir(t, h->dir) : NULL;
 
 	template_hold_deinit(h);
 	if (!p)
-		return;
+		return NULL;
 	p->held = false;
-	if (!whole || t->ending)
-		return;
+	if (t->ending)
+		return NULL;
+	if (!whole)
+		return p;
 	log_info("event=template-whole template=%s store=%s", p->row.name,
 		 p->remote);
 	p->remote[0] = '\0';
+	loop_timer_del(&p->again);
 	if (template_open(p) < 0)
 		log_error("template=%s error=\"out of memory\"", p->row.name);
+	return NULL;
+}
+
+void templates_release(struct templates *t, struct template_hold *h, bool whole)
+{
+	struct template *p = template_unhold(t, h, whole);
+
+	if (p)
+		template_complete(p);
 }
 
 /* ---- every page has come by itself ---- */
@@ -234,6 +264,24 @@ static int template_whole_progress(void *arg, unused uint64_t done,
 								    : 0;
 }
 
+static int template_whole_room(const struct index *x, const char *dir,
+			       struct err *e)
+{
+	uint64_t need = index_data_bytes(x, INDEX_MEMORY) +
+			index_data_bytes(x, INDEX_DISK);
+	struct statvfs f = { 0 };
+	char a[16], b[16];
+
+	if (statvfs(dir, &f) < 0)
+		return err_errno(e, errno, "room in %s", dir);
+	if (f.f_bavail * f.f_frsize < need)
+		return err_set(e, ENOSPC,
+			       "complete %s: it takes %s, %s are free", dir,
+			       format_bytes(need, a),
+			       format_bytes(f.f_bavail * f.f_frsize, b));
+	return 0;
+}
+
 static int template_whole_files(struct template_whole *w, struct err *e)
 {
 	guard_free char *path = io_path("%s/" IMAGE_INDEX_NAME, w->hold.dir);
@@ -248,8 +296,11 @@ static int template_whole_files(struct template_whole *w, struct err *e)
 	r = index_open(fd, &x, e);
 	if (r < 0)
 		return r;
-	r = pack_complete(x, w->hold.dir, NULL, w->hold.memory_fd,
-			  w->hold.disk_fd, template_whole_progress, w, e);
+	r = template_whole_room(x, w->hold.dir, e);
+	if (r == 0)
+		r = pack_complete(x, w->hold.dir, NULL, w->hold.memory_fd,
+				  w->hold.disk_fd, template_whole_progress, w,
+				  e);
 	index_free(x);
 	return r;
 }
@@ -262,39 +313,92 @@ static void template_whole_run(struct worker_job *job)
 	err_drop(template_whole_files(w, &w->e));
 }
 
+/* Once more, later than the last time. */
+static void template_later(struct template *p)
+{
+	struct loop *loop = p->owner->loop;
+	uint64_t ns = max(2 * p->again_ns, p->owner->again_ns);
+
+	p->again_ns = min(ns, TEMPLATE_AGAIN_MAX_NS);
+	if (loop_timer_set(loop, &p->again, loop->now_ns + p->again_ns,
+			   template_again) < 0)
+		log_error("template=%s error=\"out of memory\"", p->row.name);
+}
+
 static void template_whole_done(struct worker_job *job)
 {
 	struct template_whole *w =
 		container_of(job, struct template_whole, job);
+	struct template *p;
 
 	if (w->e.code && w->e.code != ECANCELED)
 		log_error("event=template-whole dir=%s error=\"%s\"",
 			  w->hold.dir, w->e.msg);
-	templates_release(w->owner, &w->hold, w->e.code == 0);
+	p = template_unhold(w->owner, &w->hold, w->e.code == 0);
+	if (p)
+		template_later(p);
 	free(w);
+}
+
+static int template_whole_start(struct template *p, struct err *e)
+{
+	struct template_whole *w = calloc(1, sizeof(*w));
+	int r;
+
+	if (!w)
+		return err_errno(e, ENOMEM, "complete template %s",
+				 p->row.name);
+	w->owner = p->owner;
+	w->hold = (struct template_hold)TEMPLATE_HOLD_NULL;
+	r = template_hold(p, &w->hold, e);
+	if (r < 0) {
+		free(w);
+		return r;
+	}
+	worker_submit(p->owner->slow, &w->job, template_whole_run,
+		      template_whole_done);
+	return 0;
+}
+
+/* The pager has said that all is there. It may not be any more: eviction. */
+static bool template_is_whole(const struct pager_layer *l)
+{
+	const struct pager_layer_stats *s = pager_layer_stats(l);
+	const struct index *x = pager_layer_index(l);
+
+	return PAGER_GET(s->memory_present_bytes) >=
+		       index_data_bytes(x, INDEX_MEMORY) &&
+	       PAGER_GET(s->disk_present_bytes) >=
+		       index_data_bytes(x, INDEX_DISK);
+}
+
+static void template_complete(struct template *p)
+{
+	struct pager_layer *l = template_layer(p);
+	struct err e = ERR_NULL;
+
+	/* Being completed by a pull: its release leads here. */
+	if (!p->remote[0] || p->held || p->owner->ending)
+		return;
+	if (!l || !pager_layer_whole(l))
+		return;
+	loop_timer_del(&p->again);
+	if (template_is_whole(l) && template_whole_start(p, &e) == 0)
+		return;
+	if (e.code)
+		log_error("event=template-whole error=\"%s\"", e.msg);
+	template_later(p);
+}
+
+static void template_again(struct loop_timer *timer)
+{
+	template_complete(container_of(timer, struct template, again));
 }
 
 void templates_whole(struct templates *t, struct pager_layer *l)
 {
 	struct template *p = template_find_dir(t, pager_layer_dir(l));
-	struct template_whole *w;
-	struct err e = ERR_NULL;
 
-	/* Removed meanwhile, or being completed by a pull. */
-	if (!p || !p->remote[0] || p->held || t->ending)
-		return;
-	w = calloc(1, sizeof(*w));
-	if (!w) {
-		log_error("event=template-whole error=\"out of memory\"");
-		return;
-	}
-	w->owner = t;
-	w->hold = (struct template_hold)TEMPLATE_HOLD_NULL;
-	if (template_hold(p, &w->hold, &e) < 0) {
-		log_error("event=template-whole error=\"%s\"", e.msg);
-		free(w);
-		return;
-	}
-	worker_submit(t->slow, &w->job, template_whole_run,
-		      template_whole_done);
+	if (p) /* not removed meanwhile */
+		template_complete(p);
 }

@@ -31,7 +31,8 @@ struct templates *templates_free(struct templates *t);
 void templates_set_pager(struct templates *t, struct pager *p);
 /* Every frame of the layer is here (struct pager_config, whole): a worker turns
  * it into plain files; from then on the image is opened as a local one and the
- * pager forgets it. What fails is logged; it stays as it is, streamed. */
+ * pager forgets it. What fails is logged and tried again later; until then it
+ * stays as it is, streamed. */
 void templates_whole(struct templates *t, struct pager_layer *l);
 
 /* For struct registry_config. */

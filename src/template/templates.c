@@ -27,6 +27,7 @@
 #include "base/log.h"
 #include "base/parse.h"
 #include "base/worker.h"
+#include "image/pack.h"
 #include "ledger/resident.h"
 #include "pager/client.h"
 #include "template/baked.h"
@@ -102,6 +103,7 @@ static void template_free(struct template *p)
 
 static void template_drop(struct templates *t, struct template *p)
 {
+	loop_timer_del(&p->again);
 	for (size_t i = 0; i < t->n; i++) {
 		if (t->entry[i] != p)
 			continue;
@@ -544,11 +546,14 @@ static bool template_known(void *arg, const char *dir)
 	return template_find_dir(arg, dir) != NULL;
 }
 
-/* Pushes that did not end may go on; pulls begin anew. */
+/* Pushes that did not end may go on; pulls and completions begin anew. */
 static int templates_sweep_transfers(struct templates *t, struct err *e)
 {
 	guard_free char *pull = io_path("%s/pull", t->root);
 
+	for (size_t i = 0; i < t->n; i++)
+		if (t->entry[i]->remote[0])
+			pack_complete_tidy(t->entry[i]->path);
 	push_sweep(t->root, template_known, t);
 	return pull ? io_remove_tree(pull, e)
 		    : err_errno(e, ENOMEM, "templates");
@@ -564,6 +569,7 @@ int templates_new(struct loop *loop, struct worker *worker,
 	if (!t)
 		return err_errno(e, ENOMEM, "templates");
 	t->loop = loop;
+	t->again_ns = TEMPLATES_AGAIN_NS;
 	t->worker = worker;
 	t->host = host;
 	t->db = db;
