@@ -18,7 +18,8 @@
  *	LAYER_GONE  forget it; its guests are gone
  *	PREFETCH    fetch ahead of demand: the hot frames, or all of
  *	            both layers
- *	EVICT       drop clean pages of memory, at most `bytes`
+ *	EVICT       drop clean pages of memory, at most `bytes`. It takes its
+ *	            time, in slices; what is asked meanwhile is part of it
  *
  *	from the pager
  *	GUEST_FAILED   a page of it will never come: `code`, `text`. The pager

@@ -17,6 +17,9 @@
  *     another pager wakes them. So nothing here is worth waiting for.
  *  3. What one message gets wrong costs that message. A guest that cannot be
  *     served is reported, as if a page of it would never come.
+ *  4. An eviction is done a slice at a time, one per turn: punching holes takes
+ *     0.3 ms per MiB, and whoever faults meanwhile waits for one slice at most,
+ *     not for all of a layer.
  *
  * RUN/pager.pid is written before the first message is read; a daemon that
  * finds it ends that process before it starts another pager.
@@ -40,6 +43,7 @@
 #include <signal.h>
 #include <stdbool.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
@@ -53,6 +57,8 @@
 #define SERVE_PUBLISH_SECONDS 1
 /* Messages of one turn; faults wait meanwhile. */
 #define SERVE_MESSAGES 32
+/* 10 ms. */
+#define SERVE_SLICE_BYTES (32ull << 20)
 /* An older pager has just been ended, and holds the cache still. */
 #define SERVE_CACHE_TRIES 20
 #define SERVE_CACHE_WAIT_US 50000
@@ -65,6 +71,11 @@ struct serve {
 	struct nbd *nbd;
 	struct control *control;
 	int signal_fd, timer_fd;
+	int evict_fd; /* an eventfd: there is some to evict */
+	struct serve_evict {
+		uint64_t left, done;
+	} evict[PAGER_LAYERS_MAX];
+	uint32_t evict_next; /* whose slice is next: layers take turns */
 	bool alone;
 	uint64_t guest[PAGER_GUESTS_MAX]; /* those that are served, */
 	uint32_t layer[PAGER_GUESTS_MAX]; /* and from which layer */
@@ -252,15 +263,60 @@ static int serve_guest(struct serve *s, struct control_packet *p, struct err *e)
 	return 0;
 }
 
+static void serve_evict_kick(struct serve *s)
+{
+	const uint64_t one = 1;
+
+	must(write(s->evict_fd, &one, sizeof(one)) == sizeof(one));
+}
+
 static void serve_evict(struct serve *s, const struct pager_message *m)
 {
-	struct pager_message answer = {
-		.type = PAGER_EVICTED,
-		.layer = m->layer,
-		.bytes = layer_evict(s->engine, m->layer, m->bytes),
-	};
+	struct serve_evict *x = &s->evict[m->layer];
 
+	/* Asked once more before it is done: one eviction, one answer. */
+	x->left = max(x->left, m->bytes);
+	serve_evict_kick(s);
+}
+
+static void serve_evict_slice(struct serve *s, uint32_t layer)
+{
+	struct serve_evict *x = &s->evict[layer];
+	uint64_t slice = s->config->slice_bytes ? s->config->slice_bytes
+						: SERVE_SLICE_BYTES;
+	struct pager_message answer = { .type = PAGER_EVICTED, .layer = layer };
+	uint64_t want = min(x->left, slice);
+	uint64_t got = layer_evict(s->engine, layer, want);
+
+	x->done += got;
+	x->left -= min(x->left, got);
+	if (x->left && got >= want)
+		return;
+	answer.bytes = x->done; /* or there is no more to be had */
+	*x = (struct serve_evict){ 0 };
 	control_send(s->control, &answer);
+}
+
+/* One slice of one layer; the rest in turns that serve faults, too. */
+static void serve_evict_some(void *arg, int fd)
+{
+	struct serve *s = arg;
+	uint64_t times = 0;
+	bool more = false;
+
+	if (read(fd, &times, sizeof(times)) != sizeof(times))
+		return;
+	for (uint32_t n = 0; n < PAGER_LAYERS_MAX; n++) {
+		s->evict_next = (s->evict_next + 1) % PAGER_LAYERS_MAX;
+		if (!s->evict[s->evict_next].left)
+			continue;
+		serve_evict_slice(s, s->evict_next);
+		break;
+	}
+	for (uint32_t n = 0; n < PAGER_LAYERS_MAX; n++)
+		more |= s->evict[n].left != 0;
+	if (more)
+		serve_evict_kick(s);
 }
 
 static int serve_message(struct serve *s, struct control_packet *p,
@@ -284,6 +340,7 @@ static int serve_message(struct serve *s, struct control_packet *p,
 		nbd_remove(s->nbd, m->layer);
 		layer_remove(s->engine, m->layer);
 		s->refused[m->layer] = (struct err)ERR_NULL;
+		s->evict[m->layer] = (struct serve_evict){ 0 };
 		return 0;
 	case PAGER_PREFETCH:
 		return layer_prefetch(s->engine, m->layer, m->all != 0, e);
@@ -451,6 +508,11 @@ static int serve_watch(struct serve *s, struct err *e)
 	};
 	int r = engine_watch(s->engine, s->signal_fd, serve_signal, s);
 
+	s->evict_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (r == 0 && s->evict_fd < 0)
+		r = -errno;
+	if (r == 0)
+		r = engine_watch(s->engine, s->evict_fd, serve_evict_some, s);
 	if (r == 0)
 		r = engine_watch(s->engine, s->config->control_fd,
 				 serve_control, s);
@@ -513,7 +575,9 @@ int serve_daemon(const struct serve_config *config, struct err *e)
 {
 	const struct pager_message ready = { .type = PAGER_READY };
 	/* Until the process ends: threads may look at it. */
-	static struct serve s = { .signal_fd = -1, .timer_fd = -1 };
+	static struct serve s = { .signal_fd = -1,
+				  .timer_fd = -1,
+				  .evict_fd = -1 };
 	int r;
 
 	must(!s.config);

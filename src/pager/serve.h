@@ -13,6 +13,7 @@ struct serve_config {
 	uint64_t cache_bytes; /* budget; 0: no cache */
 	int control_fd; /* SOCK_SEQPACKET, see pager/proto.h */
 	int stats_fd; /* memfd with a struct pager_stats */
+	uint64_t slice_bytes; /* of an eviction; 0: SERVE_SLICE_BYTES */
 };
 
 /* What a process that serves page faults does to itself: a name, as many fds as

@@ -49,13 +49,14 @@ static void log_to_file(void)
 	check(fd >= 0 && dup2(fd, STDERR_FILENO) >= 0);
 }
 
-static void start(void)
+static void start_sliced(uint64_t slice_bytes)
 {
 	guard_free char *run = sample_file(top, "run");
 	struct serve_config config = { .root = top,
 				       .run = run,
 				       .cache_bytes = 64 << 20,
-				       .stats_fd = stats_fd };
+				       .stats_fd = stats_fd,
+				       .slice_bytes = slice_bytes };
 	struct err e = ERR_NULL;
 	int pair[2];
 
@@ -76,6 +77,11 @@ static void start(void)
 	}
 	close(pair[1]);
 	control = pair[0];
+}
+
+static void start(void)
+{
+	start_sliced(0);
 }
 
 /* It must end by itself now. */
@@ -385,6 +391,44 @@ static void test_again(struct vmm *a)
 	check(PAGER_GET(stats->starts) == 2);
 }
 
+/* An eviction of everything is many, and keeps nobody waiting: what is said
+ * after it is answered first. */
+static void test_slices(struct vmm *a)
+{
+	const uint64_t before = PAGER_GET(stats->layer[LAYER].evicted_bytes);
+	struct pager_message m = { 0 };
+
+	check(kill(pager, SIGTERM) == 0);
+	ends();
+	close(control);
+	start_sliced(64 << 10);
+	say_layer();
+	say_guest(a, 1);
+	vmm_same(a, 1);
+	/* Both at once. */
+	check(kill(pager, SIGSTOP) == 0);
+	say((struct pager_message){ .type = PAGER_EVICT,
+				    .layer = LAYER,
+				    .bytes = MEMORY },
+	    NULL, 0);
+	say((struct pager_message){ .type = PAGER_GUEST,
+				    .guest = 7,
+				    .layer = 9,
+				    .ram_addr = 4096,
+				    .ram_bytes = 4096 },
+	    (const int[]){ index_fd, index_fd }, 2);
+	check(kill(pager, SIGCONT) == 0);
+	while (m.type != PAGER_GUEST_FAILED) {
+		check(recv(control, &m, sizeof(m), 0) == sizeof(m));
+		check(m.type != PAGER_EVICTED);
+	}
+	m = hear(PAGER_EVICTED);
+	check(m.layer == LAYER && m.bytes > 1 << 20);
+	check(PAGER_GET(stats->layer[LAYER].evicted_bytes) - before == m.bytes);
+	check(PAGER_GET(stats->layer[LAYER].memory_present_bytes) == 0);
+	vmm_same(a, 1);
+}
+
 /* The daemon is gone: it serves the guest it has, and ends with it. */
 static void test_alone(struct vmm *a)
 {
@@ -530,6 +574,7 @@ int main(void)
 	a = vmm_new();
 	test_serves(&a);
 	test_again(&a);
+	test_slices(&a);
 	test_alone(&a);
 	test_idle();
 	test_damaged();
