@@ -154,7 +154,7 @@ write_later 1
 until_true 40 "the guest is paused" state_is standing paused
 daemon_stop KILL
 daemon_start
-says_why "the disk of the host is full"
+says_why standing "the disk of the host is full"
 rm -f "$D/mnt/filler"
 byre resume standing >/dev/null || fail resume
 write_later 3
@@ -162,7 +162,7 @@ daemon_stop KILL
 sleep 9
 daemon_start
 until_true 20 "the guest is adopted" state_is standing paused
-says_why "it stopped while no daemon was watching, most likely because the disk of the host was full"
+says_why standing "it stopped while no daemon was watching, most likely because the disk of the host was full"
 rm -f "$D/mnt/filler"
 byre resume standing >/dev/null || fail resume
 
