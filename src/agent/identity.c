@@ -67,7 +67,6 @@ static int identity_read(struct identity *id, const struct wire_frame *f,
 	size_t pos = 0, used = 0;
 	int r;
 
-	id->n_env = 0;
 	while ((r = wire_field_next(f, &pos, &field)) == 0) {
 		switch (field.key) {
 		case WIRE_K_ENTROPY:
@@ -96,6 +95,8 @@ static int identity_read(struct identity *id, const struct wire_frame *f,
 			r = wire_field_u64(&field, &n->net);
 			break;
 		case WIRE_K_ENV:
+			if (!used) /* the first: they replace what was */
+				id->n_env = 0;
 			r = identity_add_env(id, &used, &field);
 			break;
 		default:

@@ -107,6 +107,23 @@ static void test_env(void)
 	s = test_run(4);
 	check(s->code == 127);
 
+	/* An identity without variables leaves them as they are. */
+	test_begin(WIRE_IDENTITY, 0, 6);
+	wire_put_u64(&test_o, WIRE_K_CLOCK, 1);
+	s = test_run(6);
+	check(s->code == 0 && !s->error);
+	test_shell(7, "echo $A $B");
+	s = test_run(7);
+	check_str(s->out[WIRE_STDOUT], "identity identity\n");
+	/* One with some replaces them all. */
+	test_begin(WIRE_IDENTITY, 0, 8);
+	wire_put_str(&test_o, WIRE_K_ENV, "B=new");
+	s = test_run(8);
+	check(s->code == 0 && !s->error);
+	test_shell(9, "echo $A $B");
+	s = test_run(9);
+	check_str(s->out[WIRE_STDOUT], "new\n");
+
 	/* A malformed identity is refused. */
 	test_begin(WIRE_IDENTITY, 0, 5);
 	wire_put_str(&test_o, WIRE_K_MACHINE_ID, "xyz");

@@ -75,7 +75,9 @@ enum wire_type {
 	/* connection, stream 0 */
 	WIRE_HELLO, /* both ways: NONCE VERSION */
 	/* host to agent */
-	WIRE_IDENTITY, /* opens; ENTROPY CLOCK HOSTNAME MACHINE_ID NET? ENV* */
+	/* opens; ENTROPY? CLOCK? HOSTNAME? MACHINE_ID? NET? ENV*: what is absent
+	 * stays as it is */
+	WIRE_IDENTITY,
 	WIRE_EXEC, /* opens; ARG+ ENV* CWD? USER? TIMEOUT? ROWS? COLS? STDIN? */
 	WIRE_RESIZE, /* ROWS COLS */
 	WIRE_SIGNAL, /* SIGNAL; to the process group */
