@@ -165,6 +165,7 @@ until_true 20 "the guest is adopted" state_is standing paused
 says_why standing "it stopped while no daemon was watching, most likely because the disk of the host was full"
 rm -f "$D/mnt/filler"
 byre resume standing >/dev/null || fail resume
+byre exec standing -- sync || fail sync
 
 # The disk is full and the daemon starts.
 for signal in KILL TERM; do

@@ -224,7 +224,7 @@ expect 0
 same "$(keys "$OUT")" '["host","sandboxes","templates"]' "keys of mem"
 same "$(jq -c '.host | keys' <<<"$OUT")" "$host_keys" "keys of mem's host"
 same "$(jq -c '.templates | map(keys) | unique' <<<"$OUT")" \
-	'[["configured","name","present","remote","resident","streamed","zero"]]' \
+	'[["configured","name","present","remote","replaced","resident","streamed","zero"]]' \
 	"keys of mem's templates"
 same "$(jq -c '.sandboxes | map(keys) | unique' <<<"$OUT")" "[$ledger_keys]" \
 	"keys of mem's sandboxes"
