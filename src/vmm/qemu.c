@@ -367,6 +367,27 @@ static void qemu_step(void *arg, unused json_t *result, const struct err *e)
 		vmm_start_failed(q->v, e);
 }
 
+static void qemu_retried(void *arg, unused json_t *result, const struct err *e)
+{
+	struct qemu *q = arg;
+
+	if (e->code && !qemu_lost(e))
+		vmm_start_failed(q->v, e);
+	else if (!e->code)
+		vmm_started(q->v, VMM_RUNNING);
+}
+
+/* An error of the disk stopped the guest while no daemon heard of it. It may
+ * have passed; if not it comes again, and is told. */
+static bool qemu_retry(struct qemu *q, json_t *result)
+{
+	const char *status =
+		json_string_value(json_object_get(result, "status"));
+
+	return status && !strcmp(status, "io-error") &&
+	       qmp_command(q->qmp, "cont", NULL, -1, qemu_retried, q) == 0;
+}
+
 static void qemu_status(void *arg, json_t *result, const struct err *e)
 {
 	struct qemu *q = arg;
@@ -376,6 +397,8 @@ static void qemu_status(void *arg, json_t *result, const struct err *e)
 		return;
 	if (e->code)
 		vmm_start_failed(q->v, e);
+	else if (qemu_retry(q, result))
+		return;
 	else
 		vmm_started(q->v, running ? VMM_RUNNING : VMM_PAUSED);
 }

@@ -17,7 +17,7 @@ PATIENCE=280 byre bake blob --rootfs "$CACHE/busybox.rootfs" --memory 256M \
 	--warm 'mkdir -p /mnt/t && mount -t tmpfs tmpfs /mnt/t &&
 		head -c 8388608 /dev/urandom >/mnt/t/blob &&
 		md5sum /mnt/t/blob >/mnt/t/sum &&
-		for i in 1 2 3; do
+		for i in 1 2 3 4; do
 			head -c 8388608 /dev/urandom >/root/cold$i
 			md5sum /root/cold$i >/mnt/t/cold$i
 		done; sync' >/dev/null || fail bake
@@ -160,6 +160,20 @@ for m in wrong-bytes error500 hang; do
 	cold "e-$m" $i
 	byre rm -f "d-$m" "e-$m" >/dev/null || fail "rm"
 done
+# While there is no daemon nobody can say so: the guest is stopped, and the next
+# daemon lets it try again.
+byre create blob --name d >/dev/null || fail "create d"
+mode error500 "$from"
+"$BYRE" exec d -- sh -c 'echo 3 >/proc/sys/vm/drop_caches
+	md5sum /root/cold4' >/dev/null 2>&1 &
+sleep 2
+daemon_stop KILL
+sleep 8
+mode ok
+daemon_start
+until_true 20 "d runs" state_is d running
+cold d 4
+byre rm -f d >/dev/null || fail "rm d"
 grep -q event=disk-lost "$BYRE_ROOT/pager.log" || fail "the pager's log is silent"
 
 # ---- a cache that has no room ----
