@@ -7,7 +7,7 @@
  *	http://, https://        any server that knows Range; read only
  *	s3://BUCKET/PREFIX       S3 by SigV4; endpoint from the spec
  *
- * A store is shared by threads; a connection belongs to one thread and keeps
+ * A store is shared by threads; a connection is one thread's at a time and keeps
  * its sockets open. Every call ends by its deadline. Inside it a request that
  * fails in a way that may pass (no connection, reset, time-out, 429, 5xx, short
  * body) is repeated with jittered, growing pauses, and one that is slow is

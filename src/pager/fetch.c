@@ -3,9 +3,9 @@
  * The queue of a layer, and the workers that empty it
  *
  * Each layer has workers of its own: a store that is away, or slow, holds only
- * the threads of the layers that come from it. Idle ones cost their stacks; what
- * else they need (connection, buffers) they make at their first job and give
- * back after some idle seconds.
+ * the threads of the layers that come from it. Idle ones cost their stacks; the
+ * buffers they need they make at their first job and give back after some idle
+ * seconds. Connections are the layer's (line.c).
  *
  *	demand   the owners in turn, one frame each; frames that touch it in the
  *	         pack come along when somebody wants them, too
@@ -57,7 +57,7 @@
 #define FETCH_PAUSE_MAX_NS (2 * NS_PER_SEC)
 /* No point in another try when less than this is left. */
 #define FETCH_LAST_NS (100 * NS_PER_MS)
-/* An idle worker's buffers are 16 MiB. */
+/* An idle worker's buffers are 16 MiB; a server closes what is idle for long. */
 #define FETCH_IDLE_NS (5 * NS_PER_SEC)
 /* Deepest are the store's (TLS) and zstd's. */
 #define FETCH_STACK (1u << 20)
@@ -286,65 +286,8 @@ static int fetch_prepare(struct fetch *w, struct err *e)
 /* What an idle worker need not hold. */
 static void fetch_release(struct fetch *w)
 {
-	struct store_conn *conn;
-
-	layer_lock(w->layer);
-	conn = take(w->conn);
-	layer_unlock(w->layer);
-	if (conn)
-		store_conn_free(conn);
 	w->coder = frame_coder_free(w->coder);
 	free(take(w->buffer));
-}
-
-/* The layer's store. Opened by who needs it first: it may be away when a pager
- * starts, and its guests can wait. */
-static int fetch_store(struct layer *l, struct store **ret, struct err *e)
-{
-	struct store *mine = NULL;
-	int r;
-
-	layer_lock(l);
-	*ret = l->store;
-	layer_unlock(l);
-	if (*ret)
-		return 0;
-	r = store_open(&l->spec, &mine, e);
-	if (r < 0)
-		return r;
-	layer_lock(l);
-	if (!l->store)
-		l->store = take(mine);
-	*ret = l->store;
-	layer_unlock(l);
-	store_free(mine);
-	return 0;
-}
-
-static int fetch_connect(struct fetch *w, struct err *e)
-{
-	struct layer *l = w->layer;
-	struct store_conn *conn = NULL;
-	struct store *store = NULL;
-	int r;
-
-	if (w->conn)
-		return 0;
-	if (!l->has_store)
-		return err_set(e, ENODATA,
-			       "the image is not complete, and has no store");
-	r = fetch_store(l, &store, e);
-	if (r < 0)
-		return r;
-	r = store_connect(store, &conn, e);
-	if (r < 0)
-		return r;
-	layer_lock(l);
-	w->conn = conn;
-	if (l->ending)
-		store_conn_cancel(conn, true);
-	layer_unlock(l);
-	return 0;
 }
 
 /* Verify and place frame @i of the job; -EBADMSG has no sentence yet. */
@@ -416,6 +359,27 @@ static bool fetch_pause(struct fetch *w, uint64_t ns)
 	return go;
 }
 
+/* One request, which the store repeats as it sees fit. */
+static int fetch_ask(struct fetch *w, const char *object, uint64_t offset,
+		     size_t len, void *p, struct err *e)
+{
+	struct layer *l = w->layer;
+	struct line *line = NULL;
+	int r;
+
+	if (!l->has_store)
+		return err_set(e, ENODATA,
+			       "the image is not complete, and has no store");
+	r = line_take(l, &line, e);
+	if (r < 0)
+		return r;
+	r = store_get(line->conn, object, offset, len, p, w->deadline_ns, e);
+	/* Now, and not after the frames are in their places: who waits for
+	 * them may have the next request. */
+	line_give(l, line);
+	return r;
+}
+
 /* @len bytes at frame @i's offset, tried until the deadline. */
 static int fetch_get(struct fetch *w, unsigned i, size_t len, void *p,
 		     struct err *e)
@@ -429,10 +393,7 @@ static int fetch_get(struct fetch *w, unsigned i, size_t len, void *p,
 
 	reference_pack_object(fetch_image(l, f), object);
 	for (;;) {
-		r = fetch_connect(w, e);
-		if (r == 0)
-			r = store_get(w->conn, object, f->offset, len, p,
-				      w->deadline_ns, e);
+		r = fetch_ask(w, object, f->offset, len, p, e);
 		if (r == 0) {
 			PAGER_COUNT(l->stats->fetched_bytes, len);
 			*e = (struct err)ERR_NULL;
@@ -583,13 +544,14 @@ static void fetch_work(struct fetch *w)
 
 /* ---- threads ---- */
 
-/* Nothing to take. With buffers, wait only so long; the lock is held. */
+/* Nothing to take. With something to let go, wait only so long; the lock is
+ * held. */
 static void fetch_idle(struct fetch *w)
 {
 	struct layer *l = w->layer;
 	struct timespec until;
 
-	if (!w->coder && !w->conn) {
+	if (!w->coder && list_empty(&l->lines_idle)) {
 		must(pthread_cond_wait(&l->work, &l->lock) == 0);
 		return;
 	}
@@ -598,6 +560,7 @@ static void fetch_idle(struct fetch *w)
 		return;
 	layer_unlock(l);
 	fetch_release(w);
+	line_close(l, clock_mono_ns() - FETCH_IDLE_NS);
 	layer_lock(l);
 }
 
@@ -620,6 +583,7 @@ static void *fetch_main(void *arg)
 	}
 	layer_unlock(l);
 	fetch_release(w);
+	line_close(l, UINT64_MAX);
 	layer_lock(l);
 	l->n_alive--;
 	layer_unlock(l);
@@ -672,9 +636,7 @@ void fetch_end(struct layer *l)
 {
 	layer_lock(l);
 	l->ending = true;
-	for (unsigned i = 0; i < l->n_workers; i++)
-		if (l->workers[i].conn)
-			store_conn_cancel(l->workers[i].conn, true);
+	line_cancel(l);
 	must(pthread_cond_broadcast(&l->work) == 0);
 	must(pthread_cond_broadcast(&l->end) == 0);
 	layer_unlock(l);

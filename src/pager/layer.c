@@ -323,6 +323,7 @@ static void layer_free(struct layer *l)
 		return;
 	must(list_empty(&l->guests) && list_empty(&l->waiting));
 	must(list_empty(&l->needs) && l->users == 0);
+	must(list_empty(&l->lines_busy));
 	while (!list_empty(&l->results)) {
 		struct layer_frame *f =
 			list_entry(l->results.next, struct layer_frame, link);
@@ -335,6 +336,7 @@ static void layer_free(struct layer *l)
 	free(l->frames);
 	free(l->order);
 	free(l->rank);
+	line_close(l, UINT64_MAX);
 	l->store = store_free(l->store);
 	l->index = index_free(l->index);
 	fd_close(&l->memory_fd);
@@ -364,6 +366,8 @@ static void layer_init(struct layer *l)
 	list_init(&l->turns);
 	list_init(&l->results);
 	list_init(&l->needs);
+	list_init(&l->lines_busy);
+	list_init(&l->lines_idle);
 	list_init(&l->guests);
 	list_init(&l->waiting);
 	list_init(&l->leaving);

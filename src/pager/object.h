@@ -7,6 +7,7 @@
  *	layer.c    layers: what is here, prefetch, eviction, the disk's readers
  *	guest.c    guests: faults, who waits, waking and copying
  *	fetch.c    the queue of a layer and its workers
+ *	line.c     the connections of a layer to its store
  *	need.c     threads that wait for the disk
  *	present.c  which frames two files hold already
  *
@@ -72,6 +73,15 @@ struct owner {
 	struct list frames;
 };
 
+/* ---- lines ---- */
+
+/* A connection to the store. */
+struct line {
+	struct list link; /* [lock] layer.lines_busy or .lines_idle */
+	struct store_conn *conn; /* [const]; what is in it: who has it */
+	uint64_t idle_ns; /* since when */
+};
+
 /* ---- workers ---- */
 
 /* Frames of one job: a chunk of nothing but a few small pages may be some 100
@@ -82,7 +92,6 @@ struct owner {
 struct fetch {
 	struct layer *layer; /* [const] */
 	pthread_t thread;
-	struct store_conn *conn; /* [lock], so that it can be cancelled */
 	struct frame_coder *coder;
 	uint8_t *buffer; /* STORE_COALESCE */
 	uint32_t ids[FETCH_FRAMES_MAX];
@@ -117,6 +126,8 @@ struct layer {
 	pthread_cond_t work; /* there may be something to take */
 	pthread_cond_t end; /* the layer is ending */
 	struct store *store; /* [lock] NULL: not opened so far */
+	struct list lines_busy; /* [lock] */
+	struct list lines_idle; /* [lock] given back last: the last one */
 	bool ending; /* [lock] */
 	unsigned n_alive; /* [lock] workers that have not ended */
 	struct list turns; /* [lock] owners with frames */
@@ -216,6 +227,14 @@ int fetch_start(struct layer *l, unsigned n, struct err *e) must_check;
 void fetch_end(struct layer *l);
 void fetch_join(struct layer *l);
 void fetch_why_free(struct err *why);
+
+/* A connection for one request; give it back after it. */
+int line_take(struct layer *l, struct line **ret, struct err *e) must_check;
+void line_give(struct layer *l, struct line *line);
+/* Close what has been idle since @since_ns or longer. */
+void line_close(struct layer *l, uint64_t since_ns);
+/* Every request under way ends with ECANCELED. The lock is held. */
+void line_cancel(struct layer *l);
 
 /* Mark what @fd holds: frames of @part that are there with all of their pages
  * become PRESENT. */

@@ -1,0 +1,168 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Connections of a layer, against an HTTP server that counts them
+ */
+#include "pager/test_stream.h"
+
+#include "pager/test_http.h"
+
+#define DISK_CHUNKS 8u
+#define DISK_PAGES (DISK_CHUNKS * INDEX_CHUNK_PAGES)
+#define DEADLINE (20 * NS_PER_SEC)
+/* As many as an engine has that was not told. */
+#define WORKERS 8
+/* FETCH_IDLE_NS, and some. */
+#define IDLE_US 7000000
+
+static void stream_over_http(struct stream *s, struct http *h)
+{
+	*h = (struct http){ .dir = s->dir, .prefix = "/d" };
+	http_start(h);
+	snprintf(s->spec.url, sizeof(s->spec.url), "http://127.0.0.1:%u/d",
+		 h->port);
+}
+
+/* A page of the hot frame of @chunk, or of its cold one. */
+static void need_page(struct rig *r, const struct stream *s, unsigned chunk,
+		      bool hot)
+{
+	uint64_t page = chunk * (uint64_t)INDEX_CHUNK_PAGES;
+	uint8_t got[PAGE], want[PAGE];
+
+	while (stream_zero(page) || stream_hot(page) != hot)
+		page++;
+	check(layer_need_disk(r->engine, 0, page * PAGE, PAGE) == 0);
+	check(io_pread_full(s->disk_fd, got, PAGE, page * PAGE) ==
+	      (ssize_t)PAGE);
+	stream_page(s->seed, INDEX_DISK, page, want);
+	check(memcmp(got, want, PAGE) == 0);
+}
+
+/* One after another: one connection, whichever worker it lands on; after some
+ * idle seconds none. */
+static void test_sequence(void)
+{
+	uint64_t hedges;
+	struct stream s;
+	struct http h;
+	struct rig r;
+
+	stream_new(&s, 1, INDEX_CHUNK_PAGES, DISK_PAGES);
+	stream_over_http(&s, &h);
+	rig_new(&r, DEADLINE, NULL, WORKERS);
+	rig_layer(&r, 0, &s, true);
+	rig_start(&r);
+	for (unsigned i = 0; i < DISK_CHUNKS; i++) {
+		need_page(&r, &s, i, true);
+		usleep(2000); /* let workers fall asleep */
+	}
+	/* A slow one is asked for twice, over another connection. */
+	hedges = rig_stat(&r.stats->layer[0].hedges);
+	check(rig_stat(&r.stats->layer[0].frames_demand) == DISK_CHUNKS);
+	check(h.accepted >= 1 && h.accepted <= 1 + hedges);
+	usleep(IDLE_US);
+	need_page(&r, &s, 0, false);
+	check(h.accepted >= 2);
+	rig_stop(&r);
+	http_end(&h);
+	stream_end(&s);
+}
+
+struct asker {
+	struct rig *rig;
+	const struct stream *s;
+	unsigned chunk;
+	pthread_t thread;
+};
+
+static void *asker_main(void *arg)
+{
+	struct asker *t = arg;
+
+	need_page(t->rig, t->s, t->chunk, true);
+	need_page(t->rig, t->s, t->chunk, false);
+	return NULL;
+}
+
+/* All at once: as many connections as workers, no more. */
+static void test_crowd(void)
+{
+	struct asker t[DISK_CHUNKS];
+	struct stream s;
+	struct http h;
+	struct rig r;
+
+	stream_new(&s, 2, INDEX_CHUNK_PAGES, DISK_PAGES);
+	stream_over_http(&s, &h);
+	rig_new(&r, DEADLINE, NULL, 3);
+	rig_layer(&r, 0, &s, true);
+	rig_start(&r);
+	for (unsigned i = 0; i < nitems(t); i++) {
+		t[i] = (struct asker){ .rig = &r, .s = &s, .chunk = i };
+		check(!pthread_create(&t[i].thread, NULL, asker_main, &t[i]));
+	}
+	for (unsigned i = 0; i < nitems(t); i++)
+		check(!pthread_join(t[i].thread, NULL));
+	check(h.accepted <= 3 + rig_stat(&r.stats->layer[0].hedges));
+	rig_stop(&r);
+	http_end(&h);
+	stream_end(&s);
+}
+
+static int judge_hang(void *arg, unused const struct http_ask *q)
+{
+	struct http *h = arg;
+
+	while (!h->end)
+		usleep(1000);
+	return 503;
+}
+
+static void *hanging_main(void *arg)
+{
+	struct rig *r = arg;
+
+	check(layer_need_disk(r->engine, 0, 0, PAGE) == -ESHUTDOWN);
+	return NULL;
+}
+
+static void call_remove(struct rig *r, unused void *arg)
+{
+	layer_remove(r->engine, 0);
+}
+
+/* A layer that goes does not wait for who hangs. */
+static void test_cancel(void)
+{
+	struct stream s;
+	struct http h;
+	struct rig r;
+	pthread_t thread;
+	uint64_t start;
+
+	stream_new(&s, 3, INDEX_CHUNK_PAGES, DISK_PAGES);
+	stream_over_http(&s, &h);
+	h.judge = judge_hang;
+	h.arg = &h;
+	rig_new(&r, DEADLINE, NULL, 2);
+	rig_layer(&r, 0, &s, true);
+	rig_start(&r);
+	check(!pthread_create(&thread, NULL, hanging_main, &r));
+	while (!h.accepted)
+		usleep(1000);
+	start = clock_mono_ns();
+	rig_call(&r, call_remove, NULL);
+	check(!pthread_join(thread, NULL));
+	rig_stop(&r);
+	check(clock_mono_ns() - start < DEADLINE / 4);
+	http_end(&h);
+	stream_end(&s);
+}
+
+int main(void)
+{
+	test_sequence();
+	test_crowd();
+	test_cancel();
+	return 0;
+}
