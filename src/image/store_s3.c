@@ -13,7 +13,8 @@
  *     minutes only.
  *  2. Without keys requests are not signed, which public buckets allow for
  *     reading; nothing is written then.
- *  3. Keys are read once, when the store is opened, and wiped when it is
+ *  3. Keys are read once, when the store is opened (who holds it for long opens
+ *     it anew when they are refused: EACCES), and wiped when it is
  *     freed. Headers that hold a token or a signature are wiped behind each
  *     try, as far as they are ours (libcurl keeps what it sends for a moment).
  *  4. Of a server's error only its code, one word, gets into a sentence.

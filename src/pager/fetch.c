@@ -376,7 +376,7 @@ static int fetch_ask(struct fetch *w, const char *object, uint64_t offset,
 	r = store_get(line->conn, object, offset, len, p, w->deadline_ns, e);
 	/* Now, and not after the frames are in their places: who waits for
 	 * them may have the next request. */
-	line_give(l, line);
+	line_give(l, line, r);
 	return r;
 }
 

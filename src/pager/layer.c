@@ -190,15 +190,8 @@ static bool layer_settle_one(struct layer *l, uint64_t now_ns)
 /* What the store counts, since the last time. */
 static void layer_publish(struct layer *l)
 {
-	struct store_counts now;
-	struct store *store;
+	const struct store_counts now = line_counts(l);
 
-	layer_lock(l);
-	store = l->store;
-	layer_unlock(l);
-	if (!store)
-		return;
-	now = store_counts(store);
 	PAGER_COUNT(l->stats->retries, now.retries - l->counts.retries);
 	PAGER_COUNT(l->stats->hedges, now.hedges - l->counts.hedges);
 	l->counts = now;
@@ -323,7 +316,6 @@ static void layer_free(struct layer *l)
 		return;
 	must(list_empty(&l->guests) && list_empty(&l->waiting));
 	must(list_empty(&l->needs) && l->users == 0);
-	must(list_empty(&l->lines_busy));
 	while (!list_empty(&l->results)) {
 		struct layer_frame *f =
 			list_entry(l->results.next, struct layer_frame, link);
@@ -336,8 +328,7 @@ static void layer_free(struct layer *l)
 	free(l->frames);
 	free(l->order);
 	free(l->rank);
-	line_close(l, UINT64_MAX);
-	l->store = store_free(l->store);
+	line_end(l);
 	l->index = index_free(l->index);
 	fd_close(&l->memory_fd);
 	fd_close(&l->disk_fd);
@@ -366,6 +357,7 @@ static void layer_init(struct layer *l)
 	list_init(&l->turns);
 	list_init(&l->results);
 	list_init(&l->needs);
+	list_init(&l->outlets);
 	list_init(&l->lines_busy);
 	list_init(&l->lines_idle);
 	list_init(&l->guests);

@@ -25,10 +25,126 @@
 
 #include <errno.h>
 
-static void line_free(struct line *line)
+/* Keys come into a file seconds or minutes before the old ones end. */
+#define LINE_REOPEN_NS (5 * NS_PER_SEC)
+
+/* ---- outlets ---- */
+
+static void outlet_free(struct outlet *o)
+{
+	if (!o)
+		return;
+	store_free(o->store);
+	free(o);
+}
+
+static void outlet_freep(struct outlet **o)
+{
+	outlet_free(*o);
+}
+
+static void counts_add(struct store_counts *to, const struct store_counts *n)
+{
+	to->requests += n->requests;
+	to->retries += n->retries;
+	to->hedges += n->hedges;
+	to->hedges_won += n->hedges_won;
+	to->failures += n->failures;
+	to->bytes += n->bytes;
+}
+
+struct store_counts line_counts(struct layer *l)
+{
+	struct store_counts sum;
+	struct outlet *o, *tmp;
+
+	layer_lock(l);
+	sum = l->counts_past;
+	list_for_each (o, tmp, &l->outlets, struct outlet, link) {
+		const struct store_counts n = store_counts(o->store);
+
+		counts_add(&sum, &n);
+	}
+	layer_unlock(l);
+	return sum;
+}
+
+/* Off the list, if nobody has a use for it; the lock is held. */
+static struct outlet *outlet_done(struct layer *l, struct outlet *o)
+{
+	struct store_counts n;
+
+	if (o->n_lines || o == l->outlet)
+		return NULL;
+	n = store_counts(o->store);
+	counts_add(&l->counts_past, &n);
+	list_del(&o->link);
+	return o;
+}
+
+static void outlet_drop(struct layer *l, struct outlet *o)
+{
+	layer_lock(l);
+	o->n_lines--;
+	o = outlet_done(l, o);
+	layer_unlock(l);
+	outlet_free(o);
+}
+
+/* The current one, with a place for a line; NULL: there is none. @mine (may be
+ * NULL) becomes it then, and is taken. */
+static struct outlet *outlet_current(struct layer *l, struct outlet **mine)
+{
+	struct outlet *o;
+
+	layer_lock(l);
+	if (!l->outlet && *mine) {
+		l->outlet = take(*mine);
+		list_add_tail(&l->outlets, &l->outlet->link);
+	}
+	o = l->outlet;
+	if (o)
+		o->n_lines++;
+	layer_unlock(l);
+	return o;
+}
+
+/* Opened by who needs it first: the store may be away when a pager starts, and
+ * its guests can wait. */
+static int outlet_take(struct layer *l, struct outlet **ret, struct err *e)
+{
+	guard(outlet_freep) struct outlet *mine = NULL;
+	int r;
+
+	*ret = outlet_current(l, &mine);
+	if (*ret)
+		return 0;
+	mine = calloc(1, sizeof(*mine));
+	if (!mine)
+		return err_errno(e, ENOMEM, "open store %s", l->spec.name);
+	list_init(&mine->link);
+	mine->opened_ns = clock_mono_ns();
+	r = store_open(&l->spec, &mine->store, e);
+	if (r == 0)
+		*ret = outlet_current(l, &mine);
+	return r;
+}
+
+/* ---- lines ---- */
+
+static void line_free(struct layer *l, struct line *line)
 {
 	store_conn_free(line->conn);
+	outlet_drop(l, line->outlet);
 	free(line);
+}
+
+static void line_free_all(struct layer *l, struct list *lines)
+{
+	struct line *line, *tmp;
+
+	list_for_each (line, tmp, lines, struct line, link)
+		line_free(l, line);
 }
 
 /* The lock is held. */
@@ -53,44 +169,22 @@ static struct line *line_idle(struct layer *l)
 	return line;
 }
 
-/* The layer's store. Opened by who needs it first: it may be away when a pager
- * starts, and its guests can wait. */
-static int line_store(struct layer *l, struct store **ret, struct err *e)
-{
-	struct store *mine = NULL;
-	int r;
-
-	layer_lock(l);
-	*ret = l->store;
-	layer_unlock(l);
-	if (*ret)
-		return 0;
-	r = store_open(&l->spec, &mine, e);
-	if (r < 0)
-		return r;
-	layer_lock(l);
-	if (!l->store)
-		l->store = take(mine);
-	*ret = l->store;
-	layer_unlock(l);
-	store_free(mine);
-	return 0;
-}
-
 static int line_connect(struct layer *l, struct line **ret, struct err *e)
 {
 	guard_free struct line *line = calloc(1, sizeof(*line));
-	struct store *store = NULL;
 	int r;
 
 	if (!line)
 		return err_errno(e, ENOMEM, "connect to store %s",
 				 l->spec.name);
-	r = line_store(l, &store, e);
-	if (r == 0)
-		r = store_connect(store, &line->conn, e);
+	r = outlet_take(l, &line->outlet, e);
 	if (r < 0)
 		return r;
+	r = store_connect(line->outlet->store, &line->conn, e);
+	if (r < 0) {
+		outlet_drop(l, line->outlet);
+		return r;
+	}
 	layer_lock(l);
 	line_enter(l, line);
 	layer_unlock(l);
@@ -104,13 +198,40 @@ int line_take(struct layer *l, struct line **ret, struct err *e)
 	return *ret ? 0 : line_connect(l, ret, e);
 }
 
-void line_give(struct layer *l, struct line *line)
+/* Its keys are no good; the lock is held. */
+static bool line_retire(struct layer *l, const struct line *line,
+			uint64_t now_ns)
 {
+	if (line->outlet != l->outlet ||
+	    now_ns < line->outlet->opened_ns + LINE_REOPEN_NS)
+		return false;
+	l->outlet = NULL;
+	return true;
+}
+
+static void line_move(struct list *from, struct list *to)
+{
+	while (!list_empty(from)) {
+		struct list *link = from->next;
+
+		list_del(link);
+		list_add_tail(to, link);
+	}
+}
+
+void line_give(struct layer *l, struct line *line, int r)
+{
+	struct list old = LIST_INIT(old);
+
 	line->idle_ns = clock_mono_ns();
 	layer_lock(l);
 	list_del(&line->link);
-	list_add_tail(&l->lines_idle, &line->link);
+	if (r == -EACCES && line_retire(l, line, line->idle_ns))
+		line_move(&l->lines_idle, &old);
+	list_add_tail(line->outlet == l->outlet ? &l->lines_idle : &old,
+		      &line->link);
 	layer_unlock(l);
+	line_free_all(l, &old);
 }
 
 void line_close(struct layer *l, uint64_t since_ns)
@@ -126,8 +247,7 @@ void line_close(struct layer *l, uint64_t since_ns)
 		list_add_tail(&old, &line->link);
 	}
 	layer_unlock(l);
-	list_for_each (line, tmp, &old, struct line, link)
-		line_free(line);
+	line_free_all(l, &old);
 }
 
 void line_cancel(struct layer *l)
@@ -136,4 +256,19 @@ void line_cancel(struct layer *l)
 
 	list_for_each (line, tmp, &l->lines_busy, struct line, link)
 		store_conn_cancel(line->conn, true);
+}
+
+void line_end(struct layer *l)
+{
+	struct outlet *o;
+
+	line_close(l, UINT64_MAX);
+	must(list_empty(&l->lines_busy) && list_empty(&l->lines_idle));
+	layer_lock(l);
+	o = take(l->outlet);
+	if (o)
+		o = outlet_done(l, o);
+	layer_unlock(l);
+	outlet_free(o);
+	must(list_empty(&l->outlets));
 }

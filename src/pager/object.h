@@ -75,9 +75,18 @@ struct owner {
 
 /* ---- lines ---- */
 
-/* A connection to the store. */
+/* The store, as it was opened once. */
+struct outlet {
+	struct list link; /* [lock] layer.outlets */
+	struct store *store; /* [const] */
+	uint64_t opened_ns; /* [const] */
+	unsigned n_lines; /* [lock] that are, or are being connected */
+};
+
+/* A connection to it. */
 struct line {
 	struct list link; /* [lock] layer.lines_busy or .lines_idle */
+	struct outlet *outlet; /* [const] */
 	struct store_conn *conn; /* [const]; what is in it: who has it */
 	uint64_t idle_ns; /* since when */
 };
@@ -125,7 +134,9 @@ struct layer {
 	pthread_mutex_t lock;
 	pthread_cond_t work; /* there may be something to take */
 	pthread_cond_t end; /* the layer is ending */
-	struct store *store; /* [lock] NULL: not opened so far */
+	struct outlet *outlet; /* [lock] NULL: to be opened */
+	struct list outlets; /* [lock] that one, and older ones in use */
+	struct store_counts counts_past; /* [lock] of those that are no more */
 	struct list lines_busy; /* [lock] */
 	struct list lines_idle; /* [lock] given back last: the last one */
 	bool ending; /* [lock] */
@@ -228,13 +239,18 @@ void fetch_end(struct layer *l);
 void fetch_join(struct layer *l);
 void fetch_why_free(struct err *why);
 
-/* A connection for one request; give it back after it. */
+/* A connection for one request; give it back after it, with its result @r: the
+ * store is opened anew when it refuses our keys (-EACCES). */
 int line_take(struct layer *l, struct line **ret, struct err *e) must_check;
-void line_give(struct layer *l, struct line *line);
+void line_give(struct layer *l, struct line *line, int r);
 /* Close what has been idle since @since_ns or longer. */
 void line_close(struct layer *l, uint64_t since_ns);
 /* Every request under way ends with ECANCELED. The lock is held. */
 void line_cancel(struct layer *l);
+/* Of all that was opened. */
+struct store_counts line_counts(struct layer *l);
+/* No thread has a line any more. */
+void line_end(struct layer *l);
 
 /* Mark what @fd holds: frames of @part that are there with all of their pages
  * become PRESENT. */

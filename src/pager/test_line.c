@@ -159,10 +159,95 @@ static void test_cancel(void)
 	stream_end(&s);
 }
 
+/* ---- keys ---- */
+
+/* Longer than LINE_REOPEN_NS. */
+#define REOPEN_US 5200000
+
+static void keys_write(const char *path, const char *key)
+{
+	char text[256];
+	struct err e = ERR_NULL;
+	int n = snprintf(text, sizeof(text),
+			 "[default]\naws_access_key_id = %s\n"
+			 "aws_secret_access_key = secret\n"
+			 "aws_session_token = token-of-%s\n",
+			 key, key);
+
+	check(io_write_file(path, text, (size_t)n, 0600, &e) == 0);
+}
+
+struct keys {
+	_Atomic char good; /* the last letter of the key that is taken */
+	atomic_uint refused;
+};
+
+static int judge_keys(void *arg, const struct http_ask *q)
+{
+	struct keys *k = arg;
+	char want[64];
+
+	snprintf(want, sizeof(want), "Credential=key-%c/", k->good);
+	if (!strstr(q->head, want)) {
+		k->refused++;
+		return 403;
+	}
+	snprintf(want, sizeof(want), "x-amz-security-token: token-of-key-%c\r",
+		 k->good);
+	check(strstr(q->head, want));
+	return 206;
+}
+
+/* Keys are rotated while the layer lives, twice, under several readers. */
+static void test_keys(void)
+{
+	struct keys k = { .good = 'a' };
+	struct asker t[3];
+	struct stream s;
+	struct http h;
+	struct rig r;
+
+	stream_new(&s, 4, INDEX_CHUNK_PAGES, DISK_PAGES);
+	h = (struct http){ .dir = s.dir,
+			   .prefix = "/bucket",
+			   .judge = judge_keys,
+			   .arg = &k };
+	http_start(&h);
+	snprintf(s.spec.url, sizeof(s.spec.url), "s3://bucket");
+	snprintf(s.spec.endpoint, sizeof(s.spec.endpoint),
+		 "http://127.0.0.1:%u", h.port);
+	check(snprintf(s.spec.credentials, sizeof(s.spec.credentials),
+		       "%s/keys", s.dir) < (int)sizeof(s.spec.credentials));
+	keys_write(s.spec.credentials, "key-a");
+	rig_new(&r, DEADLINE, NULL, WORKERS);
+	rig_layer(&r, 0, &s, true);
+	rig_start(&r);
+	need_page(&r, &s, 7, true);
+	for (unsigned round = 0; round < 2; round++) {
+		usleep(round ? 0 : REOPEN_US); /* at once: it waits itself */
+		keys_write(s.spec.credentials, round ? "key-c" : "key-b");
+		k.good = round ? 'c' : 'b';
+		for (unsigned i = 0; i < nitems(t); i++) {
+			t[i] = (struct asker){ .rig = &r,
+					       .s = &s,
+					       .chunk = round * 3 + i };
+			check(!pthread_create(&t[i].thread, NULL, asker_main,
+					      &t[i]));
+		}
+		for (unsigned i = 0; i < nitems(t); i++)
+			check(!pthread_join(t[i].thread, NULL));
+	}
+	check(k.refused > 0);
+	rig_stop(&r);
+	http_end(&h);
+	stream_end(&s);
+}
+
 int main(void)
 {
 	test_sequence();
 	test_crowd();
 	test_cancel();
+	test_keys();
 	return 0;
 }
