@@ -1,32 +1,24 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The queue of a layer, and the workers that empty it
+ * The workers that empty the queue of a layer
  *
  * Each layer has workers of its own: a store that is away, or slow, holds only
  * the threads of the layers that come from it. Idle ones cost their stacks; the
  * buffers they need they make at their first job and give back after some idle
  * seconds. Connections are the layer's (line.c).
  *
- *	demand   the owners in turn, one frame each; frames that touch it in the
- *	         pack come along when somebody wants them, too
- *	ahead    a cursor over the frames in the order of the pack, first over
- *	         what is hot, then over the rest. It takes runs that touch:
- *	         short ones first, so that the first pages come early and every
- *	         worker has something, then longer ones, which cost less
- *
- * A job is a run of frames that touch. Frames that the cache has are settled
+ * A job is a run of frames that touch (queue.c). Frames that the cache has are settled
  * from there, the others are fetched with one request per run of them. Every
  * frame is reported as soon as its pages are in their places; the cache gets
  * its copy after that.
  *
  * Invariants:
- *  1. Demand goes first, and prefetch never holds all workers.
- *  2. A frame is FETCHING from the moment a worker takes it until the poller
+ *  1. A frame is FETCHING from the moment a worker takes it until the poller
  *     has read the report. Every frame that is taken is reported once.
- *  3. Nothing that is not verified leaves the worker: not into a layer
+ *  2. Nothing that is not verified leaves the worker: not into a layer
  *     (frame_decode() comes first), not into the cache.
- *  4. The lock is held to take and to report, never while working.
- *  5. Who waits for a frame hears from it when its deadline has passed: what
+ *  3. The lock is held to take and to report, never while working.
+ *  4. Who waits for a frame hears from it when its deadline has passed: what
  *     may pass is tried again until then, and no try begins later.
  *
  * What may pass: everything that the store says, even that there is no such
@@ -46,9 +38,6 @@
 #include <signal.h>
 #include <string.h>
 
-/* Runs of a prefetch: the first of each worker, and then twice as long each
- * time all have had one, up to STORE_COALESCE. */
-#define AHEAD_BYTES_MIN (1u << 20)
 /* Wrong bytes can come from a cache or a proxy on the way; three times in a row
  * they are the object's own. */
 #define FETCH_BAD_TRIES 3
@@ -68,148 +57,6 @@ static void timespec_in(struct timespec *t, uint64_t ns)
 
 	t->tv_sec = (time_t)(at / NS_PER_SEC);
 	t->tv_nsec = (long)(at % NS_PER_SEC);
-}
-
-/* ---- taking; the lock is held ---- */
-
-static bool fetch_touch(const struct layer *l, uint32_t a, uint32_t b)
-{
-	const struct index_frame *x = layer_stored(l, a),
-				 *y = layer_stored(l, b);
-
-	return x->source == y->source && x->offset + x->stored == y->offset;
-}
-
-static void fetch_add(struct fetch *w, uint32_t id)
-{
-	struct layer_frame *f = &w->layer->frames[id];
-
-	if (frame_state(f) == FRAME_QUEUED)
-		list_del(&f->link);
-	frame_set(f, FRAME_FETCHING);
-	if (w->ahead)
-		f->flags |= FRAME_TAKEN_AHEAD;
-	w->ids[w->n++] = id;
-}
-
-/* The run of frames in @state around place @at, within @most bytes. */
-static void fetch_take_run(struct fetch *w, uint32_t at, enum frame_state state,
-			   uint64_t most)
-{
-	struct layer *l = w->layer;
-	uint32_t low = at, high = at;
-	uint64_t bytes = layer_stored(l, l->order[at])->stored;
-
-	while (low > 0 && high - low + 1 < FETCH_FRAMES_MAX &&
-	       frame_state(&l->frames[l->order[low - 1]]) == state &&
-	       fetch_touch(l, l->order[low - 1], l->order[low])) {
-		bytes += layer_stored(l, l->order[low - 1])->stored;
-		if (bytes > most)
-			break;
-		low--;
-	}
-	while (bytes <= most && high + 1 < l->n_ordered &&
-	       high - low + 1 < FETCH_FRAMES_MAX &&
-	       frame_state(&l->frames[l->order[high + 1]]) == state &&
-	       fetch_touch(l, l->order[high], l->order[high + 1])) {
-		bytes += layer_stored(l, l->order[high + 1])->stored;
-		if (bytes > most)
-			break;
-		high++;
-	}
-	for (uint32_t i = low; i <= high; i++)
-		fetch_add(w, l->order[i]);
-}
-
-static bool fetch_take_demand(struct fetch *w)
-{
-	struct layer *l = w->layer;
-
-	while (!list_empty(&l->turns)) {
-		struct owner *o = list_entry(l->turns.next, struct owner, turn);
-		struct layer_frame *f;
-
-		list_del(&o->turn);
-		if (list_empty(&o->frames)) /* all came along with others */
-			continue;
-		f = list_entry(o->frames.next, struct layer_frame, link);
-		w->ahead = false;
-		fetch_take_run(w, l->rank[f - l->frames], FRAME_QUEUED,
-			       STORE_COALESCE);
-		if (!list_empty(&o->frames))
-			list_add_tail(&l->turns, &o->turn);
-		return true;
-	}
-	return false;
-}
-
-/* Hot memory is the even frames. */
-static bool fetch_ahead_fits(const struct layer *l, uint32_t id)
-{
-	return frame_state(&l->frames[id]) == FRAME_AHEAD &&
-	       (!l->ahead_hot || id % 2 == 0);
-}
-
-static uint64_t fetch_ahead_bytes(const struct layer *l)
-{
-	unsigned rounds = l->ahead_jobs / l->n_workers;
-
-	return min((uint64_t)AHEAD_BYTES_MIN << min(rounds, 16u),
-		   (uint64_t)STORE_COALESCE);
-}
-
-/* At least one worker is left for demand. */
-static unsigned fetch_ahead_max(const struct layer *l)
-{
-	return max(l->n_workers - max(l->n_workers / 4, 1u), 1u);
-}
-
-static bool fetch_take_ahead(struct fetch *w)
-{
-	struct layer *l = w->layer;
-
-	if (!l->ahead || l->ahead_busy >= fetch_ahead_max(l))
-		return false;
-	for (;;) {
-		while (l->ahead_at < l->n_ordered &&
-		       !fetch_ahead_fits(l, l->order[l->ahead_at]))
-			l->ahead_at++;
-		if (l->ahead_at < l->n_ordered)
-			break;
-		l->ahead_at = 0;
-		if (!l->ahead_hot) {
-			l->ahead = false;
-			return false;
-		}
-		l->ahead_hot = false;
-	}
-	w->ahead = true;
-	fetch_take_run(w, l->ahead_at, FRAME_AHEAD, fetch_ahead_bytes(l));
-	l->ahead_busy++;
-	l->ahead_jobs++;
-	return true;
-}
-
-static bool fetch_take(struct fetch *w)
-{
-	struct layer *l = w->layer;
-	uint64_t asked = UINT64_MAX;
-
-	w->n = 0;
-	if (!fetch_take_demand(w) && !fetch_take_ahead(w))
-		return false;
-	for (unsigned i = 0; i < w->n; i++) {
-		uint64_t t = l->frames[w->ids[i]].asked_ns;
-
-		if (t)
-			asked = min(asked, t);
-	}
-	if (asked == UINT64_MAX)
-		asked = clock_mono_ns();
-	w->deadline_ns = asked + l->engine->config.deadline_ns;
-	memset(w->have, 0, sizeof(w->have));
-	memset(w->keep, 0, sizeof(w->keep));
-	return true;
 }
 
 /* ---- reporting ---- */
@@ -571,7 +418,7 @@ static void *fetch_main(void *arg)
 
 	layer_lock(l);
 	while (!l->ending) {
-		if (!fetch_take(w)) {
+		if (!queue_take(w)) {
 			fetch_idle(w);
 			continue;
 		}

@@ -6,7 +6,8 @@
  *	engine.c   the poller: what is waited for, turns, start and end
  *	layer.c    layers: what is here, prefetch, eviction, the disk's readers
  *	guest.c    guests: faults, who waits, waking and copying
- *	fetch.c    the queue of a layer and its workers
+ *	queue.c    the queue of a layer: what comes next
+ *	fetch.c    its workers
  *	line.c     the connections of a layer to its store
  *	need.c     threads that wait for the disk
  *	present.c  which frames two files hold already
@@ -37,7 +38,7 @@ struct frame_coder;
  *	ABSENT ----> QUEUED     a fault [layer_want], a read [layer_need_disk]
  *	ABSENT ----> AHEAD      [layer_prefetch]
  *	AHEAD -----> QUEUED     a fault or read that overtakes the prefetch
- *	AHEAD, QUEUED -> FETCHING    a worker took it [fetch_take]
+ *	AHEAD, QUEUED -> FETCHING    a worker took it [queue_take]
  *	FETCHING --> PRESENT    it is in the file [layer_settle]
  *	FETCHING --> ABSENT     it failed; the next touch asks again
  *	FETCHING --> QUEUED     a prefetch failed that somebody waits for
@@ -238,6 +239,9 @@ int fetch_start(struct layer *l, unsigned n, struct err *e) must_check;
 void fetch_end(struct layer *l);
 void fetch_join(struct layer *l);
 void fetch_why_free(struct err *why);
+
+/* The next job of @w; false: nothing to do. The lock is held. */
+bool queue_take(struct fetch *w) must_check;
 
 /* A connection for one request; give it back after it, with its result @r: the
  * store is opened anew when it refuses our keys (-EACCES). */
