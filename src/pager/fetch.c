@@ -14,17 +14,21 @@
  *
  * Invariants:
  *  1. A frame is FETCHING from the moment a worker takes it until the poller
- *     has read the report. Every frame that is taken is reported once.
+ *     has read the report, or it is put away to rest. Every frame that is taken
+ *     is reported, or put away, once; from then on it is not this worker's.
  *  2. Nothing that is not verified leaves the worker: not into a layer
  *     (frame_decode() comes first), not into the cache.
  *  3. The lock is held to take and to report, never while working.
  *  4. Who waits for a frame hears from it when its deadline has passed: what
  *     may pass is tried again until then, and no try begins later.
  *
+ * Who waits is the guest, not the worker: a frame somebody waits for that did not
+ * come rests in the queue until its next try, and the worker goes on.
+ *
  * What may pass: everything that the store says, even that there is no such
  * object (a directory whose mount is away says so), because guests that wait
- * can be helped, and guests that were killed cannot. Not so bytes that are
- * wrong several times, or a layer's file that takes no more.
+ * can be helped, and guests that were killed cannot; bytes that are wrong,
+ * too. Not so a layer's file that takes no more.
  */
 #include "pager/object.h"
 
@@ -41,22 +45,18 @@
 /* Wrong bytes can come from a cache or a proxy on the way; three times in a row
  * they are the object's own. */
 #define FETCH_BAD_TRIES 3
-/* Between tries, beyond the store's own ones. */
+/* Between tries of a prefetch, beyond the store's own ones. */
 #define FETCH_PAUSE_MIN_NS (50 * NS_PER_MS)
 #define FETCH_PAUSE_MAX_NS (2 * NS_PER_SEC)
-/* No point in another try when less than this is left. */
-#define FETCH_LAST_NS (100 * NS_PER_MS)
 /* An idle worker's buffers are 16 MiB; a server closes what is idle for long. */
 #define FETCH_IDLE_NS (5 * NS_PER_SEC)
 /* Deepest are the store's (TLS) and zstd's. */
 #define FETCH_STACK (1u << 20)
 
-static void timespec_in(struct timespec *t, uint64_t ns)
+static struct timespec timespec_at(uint64_t ns)
 {
-	uint64_t at = clock_mono_ns() + ns;
-
-	t->tv_sec = (time_t)(at / NS_PER_SEC);
-	t->tv_nsec = (long)(at % NS_PER_SEC);
+	return (struct timespec){ .tv_sec = (time_t)(ns / NS_PER_SEC),
+				  .tv_nsec = (long)(ns % NS_PER_SEC) };
 }
 
 /* ---- reporting ---- */
@@ -101,12 +101,23 @@ void fetch_why_free(struct err *why)
 		free(why);
 }
 
-static void fetch_fail(struct fetch *w, unsigned first, unsigned n,
-		       const struct err *e)
+/* Frame @i did not come, which may pass: whoever waits for it can wait on, but
+ * not this worker. */
+static void fetch_later(struct fetch *w, unsigned i, const struct err *e)
 {
-	for (unsigned i = first; i < first + n; i++)
-		if (!w->have[i])
-			fetch_report(w, i, e);
+	struct layer *l = w->layer;
+	uint64_t now_ns = clock_mono_ns();
+	bool rests = false;
+
+	must(!w->have[i]);
+	layer_lock(l);
+	if (!w->ahead && l->has_store)
+		rests = queue_rest(l, w->ids[i], now_ns);
+	layer_unlock(l);
+	if (rests)
+		w->have[i] = true;
+	else
+		fetch_report(w, i, e);
 }
 
 /* ---- working ---- */
@@ -165,6 +176,16 @@ static int fetch_place(struct fetch *w, unsigned i, const uint8_t *stored,
 	return 0;
 }
 
+/* What became of it. */
+static void fetch_placed(struct fetch *w, unsigned i, int r,
+			 const struct err *e)
+{
+	if (r == -EBADMSG)
+		fetch_later(w, i, e);
+	else
+		fetch_report(w, i, r < 0 ? e : NULL);
+}
+
 /* From the cache; true when the frame is settled, in whatever way. */
 static bool fetch_cached(struct fetch *w, unsigned i)
 {
@@ -184,18 +205,17 @@ static bool fetch_cached(struct fetch *w, unsigned i)
 		return false;
 	}
 	PAGER_COUNT(l->stats->cached_bytes, f->stored);
-	fetch_report(w, i, r < 0 ? &e : NULL);
+	fetch_placed(w, i, r, &e);
 	return true;
 }
 
 /* Until @ns have passed; false when the layer ends. */
 static bool fetch_pause(struct fetch *w, uint64_t ns)
 {
+	struct timespec until = timespec_at(clock_mono_ns() + ns);
 	struct layer *l = w->layer;
-	struct timespec until;
 	bool go;
 
-	timespec_in(&until, ns);
 	layer_lock(l);
 	while (!l->ending)
 		if (pthread_cond_timedwait(&l->end, &l->lock, &until) ==
@@ -227,7 +247,8 @@ static int fetch_ask(struct fetch *w, const char *object, uint64_t offset,
 	return r;
 }
 
-/* @len bytes at frame @i's offset, tried until the deadline. */
+/* @len bytes at frame @i's offset. Ahead of demand it is tried until the
+ * deadline: somebody else's frames are not waited for meanwhile. */
 static int fetch_get(struct fetch *w, unsigned i, size_t len, void *p,
 		     struct err *e)
 {
@@ -238,6 +259,8 @@ static int fetch_get(struct fetch *w, unsigned i, size_t len, void *p,
 	unsigned bad = 0;
 	int r;
 
+	if (l->frames[w->ids[i]].rests)
+		PAGER_COUNT(l->stats->retries, 1);
 	reference_pack_object(fetch_image(l, f), object);
 	for (;;) {
 		r = fetch_ask(w, object, f->offset, len, p, e);
@@ -252,7 +275,8 @@ static int fetch_get(struct fetch *w, unsigned i, size_t len, void *p,
 			r = err_set(e, ENOENT, "%s is not in store %s", object,
 				    l->spec.name);
 		now = clock_mono_ns();
-		if (!l->has_store || now + FETCH_LAST_NS >= w->deadline_ns)
+		if (!w->ahead || !l->has_store ||
+		    now + FETCH_LAST_NS >= w->deadline_ns)
 			return r;
 		/* The last try is near the deadline, however long pauses
 		 * have become. */
@@ -265,43 +289,36 @@ static int fetch_get(struct fetch *w, unsigned i, size_t len, void *p,
 	}
 }
 
-static bool fetch_is_near(const struct fetch *w, uint64_t ns)
-{
-	return clock_mono_ns() + ns >= w->deadline_ns;
-}
-
-/* Frame @i came wrong: fetch it by itself. What lies now may be right in a
- * moment (a proxy with an old object), so who waits for it waits until the
- * deadline; ahead of demand a few tries will do. */
+/* Frame @i came wrong: fetch it by itself, which may help at once. What lies now
+ * may also be right in a while (a proxy with an old object): it rests then, and
+ * has one try each time. */
 static void fetch_again(struct fetch *w, unsigned i, uint8_t *stored)
 {
 	struct layer *l = w->layer;
 	const struct index_frame *f = layer_stored(l, w->ids[i]);
-	uint64_t pause_ns = FETCH_PAUSE_MIN_NS;
+	unsigned tries = l->frames[w->ids[i]].rests ? 1 : FETCH_BAD_TRIES;
 	struct err e = ERR_NULL;
 	int r = -EBADMSG;
 
 	for (unsigned n = 1; r == -EBADMSG; n++) {
 		PAGER_COUNT(l->stats->bad_frames, 1);
-		if ((w->ahead && n >= FETCH_BAD_TRIES) ||
-		    fetch_is_near(w, pause_ns + FETCH_LAST_NS) ||
-		    (n > 1 && !fetch_pause(w, pause_ns)))
+		if (n >= tries ||
+		    (n > 1 && !fetch_pause(w, FETCH_PAUSE_MIN_NS)))
 			break;
-		if (n > 1)
-			pause_ns =
-				min(pause_ns * 2, (uint64_t)FETCH_PAUSE_MAX_NS);
-		e = (struct err)ERR_NULL;
 		r = fetch_get(w, i, f->stored, stored, &e);
-		if (r == 0)
-			r = fetch_place(w, i, stored, &e);
+		if (r < 0) {
+			fetch_later(w, i, &e);
+			return;
+		}
+		r = fetch_place(w, i, stored, &e);
 	}
-	if (r == -EBADMSG && !e.code)
+	if (r == -EBADMSG)
 		err_set(&e, EBADMSG,
 			"the pack of image %s in store %s is damaged: %u bytes at %llu are not what the index says",
 			fetch_image(l, f), l->spec.name, f->stored,
 			(unsigned long long)f->offset);
 	w->keep[i] = r == 0;
-	fetch_report(w, i, r < 0 ? &e : NULL);
+	fetch_placed(w, i, r, &e);
 }
 
 /* Frames [first, first + n), whose bytes came together: the good ones first,
@@ -318,7 +335,7 @@ static void fetch_settle(struct fetch *w, unsigned first, unsigned n,
 		w->keep[i] = r == 0;
 		w->bad[i] = r == -EBADMSG;
 		if (!w->bad[i])
-			fetch_report(w, i, r < 0 ? &e : NULL);
+			fetch_placed(w, i, r, &e);
 		p += layer_stored(w->layer, w->ids[i])->stored;
 	}
 	p = stored;
@@ -358,7 +375,8 @@ static void fetch_stored(struct fetch *w, unsigned first, unsigned n)
 		return;
 	}
 	if (r < 0) {
-		fetch_fail(w, first, n, &e);
+		for (unsigned i = first; i < first + n; i++)
+			fetch_later(w, i, &e);
 		return;
 	}
 	fetch_settle(w, first, n, w->buffer);
@@ -374,7 +392,8 @@ static void fetch_work(struct fetch *w)
 	unsigned i, n;
 
 	if (fetch_prepare(w, &e) < 0) {
-		fetch_fail(w, 0, w->n, &e);
+		for (i = 0; i < w->n; i++)
+			fetch_report(w, i, &e);
 		return;
 	}
 	for (i = 0; i < w->n; i++)
@@ -391,23 +410,31 @@ static void fetch_work(struct fetch *w)
 
 /* ---- threads ---- */
 
-/* Nothing to take. With something to let go, wait only so long; the lock is
- * held. */
+/* Nothing to take: wait for something, for frames that rest, and for the time to
+ * let go of what is not used. The lock is held. */
 static void fetch_idle(struct fetch *w)
 {
 	struct layer *l = w->layer;
+	uint64_t idle_ns = w->coder ? w->done_ns : UINT64_MAX;
+	uint64_t until_ns = min(idle_ns, line_idle_ns(l));
 	struct timespec until;
+	uint64_t now_ns;
 
-	if (!w->coder && list_empty(&l->lines_idle)) {
+	if (until_ns != UINT64_MAX)
+		until_ns += FETCH_IDLE_NS;
+	until_ns = min(until_ns, queue_again_ns(l));
+	if (until_ns == UINT64_MAX) {
 		must(pthread_cond_wait(&l->work, &l->lock) == 0);
 		return;
 	}
-	timespec_in(&until, FETCH_IDLE_NS);
+	until = timespec_at(until_ns);
 	if (pthread_cond_timedwait(&l->work, &l->lock, &until) != ETIMEDOUT)
 		return;
+	now_ns = clock_mono_ns();
 	layer_unlock(l);
-	fetch_release(w);
-	line_close(l, clock_mono_ns() - FETCH_IDLE_NS);
+	if (w->coder && now_ns >= w->done_ns + FETCH_IDLE_NS)
+		fetch_release(w);
+	line_close(l, now_ns - FETCH_IDLE_NS);
 	layer_lock(l);
 }
 
@@ -424,6 +451,7 @@ static void *fetch_main(void *arg)
 		}
 		layer_unlock(l);
 		fetch_work(w);
+		w->done_ns = clock_mono_ns();
 		layer_lock(l);
 		if (w->ahead)
 			l->ahead_busy--;

@@ -45,11 +45,7 @@ void layer_want_locked(struct layer *l, uint32_t id, struct owner *owner,
 		f->asked_ns = now_ns;
 	if (frame_state(f) != FRAME_ABSENT && frame_state(f) != FRAME_AHEAD)
 		return;
-	frame_set(f, FRAME_QUEUED);
-	list_add_tail(&owner->frames, &f->link);
-	if (list_empty(&owner->turn))
-		list_add_tail(&l->turns, &owner->turn);
-	must(pthread_cond_signal(&l->work) == 0);
+	queue_put(l, id, owner);
 }
 
 void layer_want(struct layer *l, uint32_t id, struct owner *owner,
@@ -129,6 +125,7 @@ static void layer_settle_good(struct layer *l, uint32_t id)
 	if (f->asked_ns)
 		f->flags |= FRAME_USED;
 	f->asked_ns = 0;
+	f->rests = 0;
 	frame_set(f, FRAME_PRESENT);
 	layer_signal(l, id, 0);
 }
@@ -147,6 +144,7 @@ static bool layer_settle_bad(struct layer *l, uint32_t id, const struct err *e,
 		return false;
 	}
 	f->asked_ns = 0;
+	f->rests = 0;
 	if (asked)
 		layer_signal(l, id, -e->code);
 	return asked != 0;
@@ -355,6 +353,7 @@ static void layer_init(struct layer *l)
 	must(pthread_condattr_destroy(&attr) == 0);
 	l->memory_fd = l->disk_fd = -1;
 	list_init(&l->turns);
+	list_init(&l->resting);
 	list_init(&l->results);
 	list_init(&l->needs);
 	list_init(&l->outlets);

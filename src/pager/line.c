@@ -250,6 +250,13 @@ void line_close(struct layer *l, uint64_t since_ns)
 	line_free_all(l, &old);
 }
 
+uint64_t line_idle_ns(const struct layer *l)
+{
+	if (list_empty(&l->lines_idle))
+		return UINT64_MAX;
+	return list_entry(l->lines_idle.next, struct line, link)->idle_ns;
+}
+
 void line_cancel(struct layer *l)
 {
 	struct line *line, *tmp;

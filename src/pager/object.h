@@ -20,6 +20,7 @@
  * Of the two locks at most one is held at a time, and none across a system
  * call that can take time.
  */
+#include "base/clock.h"
 #include "base/list.h"
 #include "image/bitmap.h"
 #include "image/store.h"
@@ -42,6 +43,9 @@ struct frame_coder;
  *	FETCHING --> PRESENT    it is in the file [layer_settle]
  *	FETCHING --> ABSENT     it failed; the next touch asks again
  *	FETCHING --> QUEUED     a prefetch failed that somebody waits for
+ *	FETCHING --> RESTING    it failed, and somebody has time to wait
+ *	                        [queue_rest]
+ *	RESTING ---> QUEUED     for another try [queue_take]
  *	PRESENT ---> ABSENT     evicted [layer_evict]
  *
  * FETCHING is what makes a frame be fetched once per host, whoever asks.
@@ -51,6 +55,7 @@ enum frame_state {
 	FRAME_AHEAD,
 	FRAME_QUEUED,
 	FRAME_FETCHING,
+	FRAME_RESTING,
 	FRAME_PRESENT,
 	FRAME_STATE_COUNT,
 };
@@ -60,11 +65,14 @@ enum frame_state {
 #define FRAME_TAKEN_AHEAD 4u /* FETCHING from AHEAD */
 
 struct layer_frame {
-	struct list link; /* QUEUED: its owner's; FETCHING: results */
+	/* QUEUED: its owner's; RESTING: layer.resting; FETCHING: results */
+	struct list link;
 	uint64_t asked_ns; /* first demand, 0: none */
+	uint64_t again_ns; /* RESTING: until then */
 	struct err *why; /* in results: what went wrong, NULL: nothing */
 	_Atomic uint8_t state; /* written under the lock */
 	_Atomic uint8_t flags; /* FRAME_* */
+	uint8_t rests; /* since it was PRESENT or nobody wanted it */
 };
 
 /* Who asked: a guest, or all readers of the disk together. Frames are taken
@@ -111,6 +119,7 @@ struct fetch {
 	unsigned n;
 	bool ahead;
 	uint64_t deadline_ns;
+	uint64_t done_ns; /* with the last job */
 };
 
 /* ---- layers ---- */
@@ -144,6 +153,7 @@ struct layer {
 	unsigned n_alive; /* [lock] workers that have not ended */
 	struct list turns; /* [lock] owners with frames */
 	struct owner readers; /* [lock] the disk's, and whose guest is gone */
+	struct list resting; /* [lock] frames; whose time comes first: first */
 	struct list results; /* [lock] */
 	struct list needs; /* [lock] */
 	uint32_t ahead_at; /* [lock] prefetch: next place in order */
@@ -240,8 +250,19 @@ void fetch_end(struct layer *l);
 void fetch_join(struct layer *l);
 void fetch_why_free(struct err *why);
 
-/* The next job of @w; false: nothing to do. The lock is held. */
+/* No point in another try when less than this is left. */
+#define FETCH_LAST_NS (100 * NS_PER_MS)
+
+/* The lock is held in all of these. */
+/* The next job of @w; false: nothing to do. */
 bool queue_take(struct fetch *w) must_check;
+/* Frame @id waits for a worker. */
+void queue_put(struct layer *l, uint32_t id, struct owner *owner);
+/* Frame @id, which is FETCHING, did not come; try it again after a while. False:
+ * nobody has time for that. */
+bool queue_rest(struct layer *l, uint32_t id, uint64_t now_ns) must_check;
+/* When the next one has rested; UINT64_MAX: none rests. */
+uint64_t queue_again_ns(const struct layer *l);
 
 /* A connection for one request; give it back after it, with its result @r: the
  * store is opened anew when it refuses our keys (-EACCES). */
@@ -249,6 +270,8 @@ int line_take(struct layer *l, struct line **ret, struct err *e) must_check;
 void line_give(struct layer *l, struct line *line, int r);
 /* Close what has been idle since @since_ns or longer. */
 void line_close(struct layer *l, uint64_t since_ns);
+/* Since when the oldest one is idle; UINT64_MAX: none is. The lock is held. */
+uint64_t line_idle_ns(const struct layer *l);
 /* Every request under way ends with ECANCELED. The lock is held. */
 void line_cancel(struct layer *l);
 /* Of all that was opened. */

@@ -8,10 +8,19 @@
  *	         what is hot, then over the rest. It takes runs that touch:
  *	         short ones first, so that the first pages come early and every
  *	         worker has something, then longer ones, which cost less
+ *	resting  frames that did not come (damaged, their pack away) and that
+ *	         somebody waits for. Each rests longer than the time before; then
+ *	         it is demand again. A worker that is not fetching is free: a
+ *	         few frames that will not come hold up nobody else's
  *
  * Invariants:
  *  1. Demand goes first, and prefetch never holds all workers.
  *  2. The lock is held by who calls; nothing here takes it, or waits.
+ *  3. A frame rests until shortly before its deadline at most, so its last try
+ *     is made by then, and its failure told.
+ *  4. While frames rest, a worker that waits does so until the first one's time
+ *     at most, unless all are busy: who puts a frame first, and who was woken
+ *     and found a job, wakes another one.
  */
 #include "pager/object.h"
 
@@ -22,6 +31,10 @@
 /* Runs of a prefetch: the first of each worker, and then twice as long each
  * time all have had one, up to STORE_COALESCE. */
 #define AHEAD_BYTES_MIN (1u << 20)
+/* Between tries of a frame, beyond the store's own ones. What may pass within a
+ * fault's patience is found soon, what lasts is not asked for often. */
+#define QUEUE_REST_MIN_NS (50 * NS_PER_MS)
+#define QUEUE_REST_MAX_NS (2 * NS_PER_SEC)
 
 static bool queue_touch(const struct layer *l, uint32_t a, uint32_t b)
 {
@@ -141,14 +154,75 @@ static bool queue_take_ahead(struct fetch *w)
 	return true;
 }
 
+void queue_put(struct layer *l, uint32_t id, struct owner *owner)
+{
+	struct layer_frame *f = &l->frames[id];
+
+	frame_set(f, FRAME_QUEUED);
+	list_add_tail(&owner->frames, &f->link);
+	if (list_empty(&owner->turn))
+		list_add_tail(&l->turns, &owner->turn);
+	must(pthread_cond_signal(&l->work) == 0);
+}
+
+bool queue_rest(struct layer *l, uint32_t id, uint64_t now_ns)
+{
+	struct layer_frame *f = &l->frames[id];
+	uint64_t end = f->asked_ns + l->engine->config.deadline_ns;
+	uint64_t rest = QUEUE_REST_MIN_NS << min(f->rests, (uint8_t)8);
+	struct list *at = l->resting.prev;
+
+	if (!f->asked_ns || l->ending || now_ns + FETCH_LAST_NS >= end)
+		return false;
+	/* The last try is near the deadline, however long rests have become. */
+	f->again_ns = now_ns + min(min(rest, (uint64_t)QUEUE_REST_MAX_NS),
+				   end - now_ns - FETCH_LAST_NS / 2);
+	f->rests += f->rests < UINT8_MAX;
+	frame_set(f, FRAME_RESTING);
+	while (at != &l->resting &&
+	       list_entry(at, struct layer_frame, link)->again_ns > f->again_ns)
+		at = at->prev;
+	list_add_tail(at->next, &f->link);
+	if (at == &l->resting)
+		must(pthread_cond_signal(&l->work) == 0);
+	return true;
+}
+
+uint64_t queue_again_ns(const struct layer *l)
+{
+	if (list_empty(&l->resting))
+		return UINT64_MAX;
+	return list_entry(l->resting.next, struct layer_frame, link)->again_ns;
+}
+
+/* Those that have rested are demand, of nobody in particular. */
+static void queue_wake(struct layer *l)
+{
+	uint64_t now_ns;
+
+	if (list_empty(&l->resting))
+		return;
+	now_ns = clock_mono_ns();
+	while (queue_again_ns(l) <= now_ns) {
+		struct layer_frame *f =
+			list_entry(l->resting.next, struct layer_frame, link);
+
+		list_del(&f->link);
+		queue_put(l, (uint32_t)(f - l->frames), &l->readers);
+	}
+}
+
 bool queue_take(struct fetch *w)
 {
 	struct layer *l = w->layer;
 	uint64_t asked = UINT64_MAX;
 
 	w->n = 0;
+	queue_wake(l);
 	if (!queue_take_demand(w) && !queue_take_ahead(w))
 		return false;
+	if (!list_empty(&l->resting)) /* invariant 4 */
+		must(pthread_cond_signal(&l->work) == 0);
 	for (unsigned i = 0; i < w->n; i++) {
 		uint64_t t = l->frames[w->ids[i]].asked_ns;
 

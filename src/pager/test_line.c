@@ -22,22 +22,6 @@ static void stream_over_http(struct stream *s, struct http *h)
 		 h->port);
 }
 
-/* A page of the hot frame of @chunk, or of its cold one. */
-static void need_page(struct rig *r, const struct stream *s, unsigned chunk,
-		      bool hot)
-{
-	uint64_t page = chunk * (uint64_t)INDEX_CHUNK_PAGES;
-	uint8_t got[PAGE], want[PAGE];
-
-	while (stream_zero(page) || stream_hot(page) != hot)
-		page++;
-	check(layer_need_disk(r->engine, 0, page * PAGE, PAGE) == 0);
-	check(io_pread_full(s->disk_fd, got, PAGE, page * PAGE) ==
-	      (ssize_t)PAGE);
-	stream_page(s->seed, INDEX_DISK, page, want);
-	check(memcmp(got, want, PAGE) == 0);
-}
-
 /* One after another: one connection, whichever worker it lands on; after some
  * idle seconds none. */
 static void test_sequence(void)
@@ -53,7 +37,7 @@ static void test_sequence(void)
 	rig_layer(&r, 0, &s, true);
 	rig_start(&r);
 	for (unsigned i = 0; i < DISK_CHUNKS; i++) {
-		need_page(&r, &s, i, true);
+		rig_need_page(&r, &s, i, true);
 		usleep(2000); /* let workers fall asleep */
 	}
 	/* A slow one is asked for twice, over another connection. */
@@ -61,7 +45,7 @@ static void test_sequence(void)
 	check(rig_stat(&r.stats->layer[0].frames_demand) == DISK_CHUNKS);
 	check(h.accepted >= 1 && h.accepted <= 1 + hedges);
 	usleep(IDLE_US);
-	need_page(&r, &s, 0, false);
+	rig_need_page(&r, &s, 0, false);
 	check(h.accepted >= 2);
 	rig_stop(&r);
 	http_end(&h);
@@ -79,8 +63,8 @@ static void *asker_main(void *arg)
 {
 	struct asker *t = arg;
 
-	need_page(t->rig, t->s, t->chunk, true);
-	need_page(t->rig, t->s, t->chunk, false);
+	rig_need_page(t->rig, t->s, t->chunk, true);
+	rig_need_page(t->rig, t->s, t->chunk, false);
 	return NULL;
 }
 
@@ -222,7 +206,7 @@ static void test_keys(void)
 	rig_new(&r, DEADLINE, NULL, WORKERS);
 	rig_layer(&r, 0, &s, true);
 	rig_start(&r);
-	need_page(&r, &s, 7, true);
+	rig_need_page(&r, &s, 7, true);
 	for (unsigned round = 0; round < 2; round++) {
 		usleep(round ? 0 : REOPEN_US); /* at once: it waits itself */
 		keys_write(s.spec.credentials, round ? "key-c" : "key-b");

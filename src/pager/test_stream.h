@@ -569,3 +569,30 @@ static inline uint64_t rig_stat(const uint64_t *n)
 {
 	return PAGER_GET(*n);
 }
+
+/* Read a page of the disk that is in the hot frame of @chunk, or in its cold
+ * one; it is right, or what layer_need_disk() said. */
+static inline int rig_read_page(struct rig *r, const struct stream *s,
+				unsigned chunk, bool hot)
+{
+	uint64_t page = chunk * (uint64_t)INDEX_CHUNK_PAGES;
+	uint8_t got[PAGE], want[PAGE];
+	int code;
+
+	while (stream_zero(page) || stream_hot(page) != hot)
+		page++;
+	code = layer_need_disk(r->engine, 0, page * PAGE, PAGE);
+	if (code < 0)
+		return code;
+	check(io_pread_full(s->disk_fd, got, PAGE, page * PAGE) ==
+	      (ssize_t)PAGE);
+	stream_page(s->seed, INDEX_DISK, page, want);
+	check(memcmp(got, want, PAGE) == 0);
+	return 0;
+}
+
+static inline void rig_need_page(struct rig *r, const struct stream *s,
+				 unsigned chunk, bool hot)
+{
+	check(rig_read_page(r, s, chunk, hot) == 0);
+}
