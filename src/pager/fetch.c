@@ -76,8 +76,10 @@ static struct err *fetch_why(const struct err *e)
 	return why;
 }
 
-/* Frame @i of the job is settled: @e says how it failed, NULL: it is there. */
-static void fetch_report(struct fetch *w, unsigned i, const struct err *e)
+/* Frame @i of the job is settled: @e says how it failed, NULL: it is there.
+ * @hopeless: whoever waits need wait no longer. */
+static void fetch_report(struct fetch *w, unsigned i, const struct err *e,
+			 bool hopeless)
 {
 	struct layer *l = w->layer;
 	struct layer_frame *f = &l->frames[w->ids[i]];
@@ -88,6 +90,8 @@ static void fetch_report(struct fetch *w, unsigned i, const struct err *e)
 	w->have[i] = true;
 	layer_lock(l);
 	f->why = why;
+	if (hopeless)
+		f->flags |= FRAME_HOPELESS;
 	first = list_empty(&l->results);
 	list_add_tail(&l->results, &f->link);
 	layer_unlock(l);
@@ -117,7 +121,7 @@ static void fetch_later(struct fetch *w, unsigned i, const struct err *e)
 	if (rests)
 		w->have[i] = true;
 	else
-		fetch_report(w, i, e);
+		fetch_report(w, i, e, !l->has_store);
 }
 
 /* ---- working ---- */
@@ -183,7 +187,7 @@ static void fetch_placed(struct fetch *w, unsigned i, int r,
 	if (r == -EBADMSG)
 		fetch_later(w, i, e);
 	else
-		fetch_report(w, i, r < 0 ? e : NULL);
+		fetch_report(w, i, r < 0 ? e : NULL, r < 0);
 }
 
 /* From the cache; true when the frame is settled, in whatever way. */
@@ -393,7 +397,7 @@ static void fetch_work(struct fetch *w)
 
 	if (fetch_prepare(w, &e) < 0) {
 		for (i = 0; i < w->n; i++)
-			fetch_report(w, i, &e);
+			fetch_report(w, i, &e, true);
 		return;
 	}
 	for (i = 0; i < w->n; i++)

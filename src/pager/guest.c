@@ -329,8 +329,7 @@ static void guest_waiters_end(struct guest *t)
 		list_del(&t->in_waiting);
 }
 
-static bool guest_waits_for(const struct layer *l, const struct waiter *w,
-			    uint32_t id)
+bool guest_waits_for(const struct layer *l, const struct waiter *w, uint32_t id)
 {
 	uint64_t first = (uint64_t)(id / 2) * INDEX_CHUNK_PAGES;
 
@@ -403,6 +402,7 @@ void guest_refused(struct layer *l, uint32_t id, const struct err *e)
 	list_for_each (t, tmp, &l->waiting, struct guest, in_waiting) {
 		for (unsigned i = 0; i < t->n_waiters; i++) {
 			if (t->waiters[i].parked ||
+			    t->waiters[i].since_ns > l->late_ns ||
 			    !guest_waits_for(l, &t->waiters[i], id))
 				continue;
 			list_add_tail(&failing, &t->in_failing);

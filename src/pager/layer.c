@@ -17,7 +17,10 @@
  *  3. Eviction takes PRESENT frames of memory; what is asked for or being
  *     fetched is never touched. Holes are punched over pages of the frame and
  *     zero pages between them, never over the chunk's other frame.
- *  4. A layer that was removed is freed when its workers have ended and no
+ *  4. Each guest and reader waits until its own deadline, whoever asked for the
+ *     frame before. A failure that may pass is final for those whose deadline
+ *     it is; for the others the frame is fetched again.
+ *  5. A layer that was removed is freed when its workers have ended and no
  *     thread is in layer_need_disk(); nobody waits for that.
  */
 #include "pager/object.h"
@@ -130,24 +133,83 @@ static void layer_settle_good(struct layer *l, uint32_t id)
 	layer_signal(l, id, 0);
 }
 
-/* The lock is held. False: it is asked for once more. */
-static bool layer_settle_bad(struct layer *l, uint32_t id, const struct err *e,
-			     uint64_t now_ns)
+/* A failure that may pass is final for those whose deadline is that near: the
+ * workers stop trying FETCH_LAST_NS before it, and this turn's time is older than
+ * their report. */
+#define LAYER_LATE_NS (2 * FETCH_LAST_NS)
+
+static void layer_set_late(struct layer *l, const struct layer_frame *f,
+			   uint64_t now_ns)
+{
+	uint64_t deadline_ns = l->engine->config.deadline_ns;
+
+	l->late_ns = UINT64_MAX;
+	if (!(f->flags & FRAME_HOPELESS))
+		l->late_ns =
+			max(now_ns + LAYER_LATE_NS, deadline_ns) - deadline_ns;
+}
+
+/* As layer_readers_since(), of guests. */
+static uint64_t layer_guests_since(const struct layer *l, uint32_t id)
+{
+	uint64_t since_ns = UINT64_MAX;
+	struct guest *t, *tmp;
+
+	list_for_each (t, tmp, &l->waiting, struct guest, in_waiting)
+		for (unsigned i = 0; i < t->n_waiters; i++)
+			if (t->waiters[i].since_ns > l->late_ns &&
+			    guest_waits_for(l, &t->waiters[i], id))
+				since_ns =
+					min(since_ns, t->waiters[i].since_ns);
+	return since_ns;
+}
+
+/* Fetched again for who has time to wait, longest since @since_ns; failed for
+ * all others. The lock is held. */
+static void layer_settle_bad(struct layer *l, uint32_t id, int code,
+			     uint64_t since_ns)
 {
 	struct layer_frame *f = &l->frames[id];
-	uint64_t asked = f->asked_ns;
 
+	since_ns = min(since_ns, layer_readers_since(l, id));
 	frame_set(f, FRAME_ABSENT);
-	if (asked && f->flags & FRAME_TAKEN_AHEAD &&
-	    now_ns < asked + l->engine->config.deadline_ns) {
-		layer_want_locked(l, id, &l->readers, now_ns);
-		return false;
-	}
 	f->asked_ns = 0;
-	f->rests = 0;
-	if (asked)
-		layer_signal(l, id, -e->code);
-	return asked != 0;
+	layer_signal(l, id, code);
+	if (since_ns == UINT64_MAX)
+		f->rests = 0;
+	else
+		layer_want_locked(l, id, &l->readers, since_ns);
+}
+
+static void layer_good(struct layer *l, uint32_t id, uint64_t now_ns)
+{
+	struct layer_frame *f = &l->frames[id];
+
+	layer_lock(l);
+	layer_settle_good(l, id);
+	f->flags &= (uint8_t)~FRAME_TAKEN_AHEAD;
+	layer_unlock(l);
+	l->missing--;
+	PAGER_COUNT(*layer_gauge(l, id), layer_frame_bytes(l, id));
+	if (id < l->n_memory)
+		guest_arrived(l, id, now_ns);
+}
+
+static void layer_bad(struct layer *l, uint32_t id, const struct err *why,
+		      uint64_t now_ns)
+{
+	struct layer_frame *f = &l->frames[id];
+	uint64_t since_ns = UINT64_MAX;
+
+	layer_set_late(l, f, now_ns);
+	if (id < l->n_memory)
+		since_ns = layer_guests_since(l, id);
+	layer_lock(l);
+	layer_settle_bad(l, id, -why->code, since_ns);
+	f->flags &= (uint8_t) ~(FRAME_TAKEN_AHEAD | FRAME_HOPELESS);
+	layer_unlock(l);
+	if (id < l->n_memory)
+		guest_refused(l, id, why);
 }
 
 /* One result; false: there is none. */
@@ -155,7 +217,6 @@ static bool layer_settle_one(struct layer *l, uint64_t now_ns)
 {
 	struct layer_frame *f;
 	struct err *why;
-	bool failed = false;
 	uint32_t id;
 
 	layer_lock(l);
@@ -167,20 +228,11 @@ static bool layer_settle_one(struct layer *l, uint64_t now_ns)
 	id = (uint32_t)(f - l->frames);
 	list_del(&f->link);
 	why = take(f->why);
-	if (why)
-		failed = layer_settle_bad(l, id, why, now_ns);
-	else
-		layer_settle_good(l, id);
-	f->flags &= (uint8_t)~FRAME_TAKEN_AHEAD;
 	layer_unlock(l);
-	if (!why) {
-		l->missing--;
-		PAGER_COUNT(*layer_gauge(l, id), layer_frame_bytes(l, id));
-	}
-	if (!why && id < l->n_memory)
-		guest_arrived(l, id, now_ns);
-	if (failed && id < l->n_memory)
-		guest_refused(l, id, why);
+	if (why)
+		layer_bad(l, id, why, now_ns);
+	else
+		layer_good(l, id, now_ns);
 	fetch_why_free(why);
 	return true;
 }

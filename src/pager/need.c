@@ -11,8 +11,8 @@
  *     byte that was stored after their pages.
  *  2. A reader hears of success, failure and end: each of them is signalled
  *     under the lock, and looked for under the lock.
- *  3. A failure is told to who waits for that frame at that moment. Who comes
- *     later asks anew.
+ *  3. A failure is told to who waits for that frame at that moment, and has
+ *     done so for as long as one should. Who comes later asks anew.
  *  4. What a reader is told is a number, and it goes to a client that can do
  *     little with it. The sentence goes to the engine's owner (disk_lost), and
  *     goes first.
@@ -30,6 +30,7 @@
 struct need {
 	struct list link;
 	uint64_t first, last; /* pages of the disk */
+	uint64_t since_ns;
 	int code;
 	uint32_t lost; /* with a code from a frame: which */
 	pthread_cond_t wake;
@@ -49,9 +50,9 @@ static bool need_wants(const struct layer *l, uint64_t first, uint64_t last,
 	return false;
 }
 
-/* Is some of [first, last] missing? With @ask (and the lock), ask for it. */
+/* Is some of [first, last] missing? With @since_ns (and the lock), ask for it. */
 static bool need_missing(struct layer *l, uint64_t first, uint64_t last,
-			 bool ask)
+			 uint64_t since_ns)
 {
 	uint32_t id = l->n_memory + (uint32_t)(first / INDEX_CHUNK_PAGES) * 2;
 	uint32_t end = l->n_memory + (uint32_t)(last / INDEX_CHUNK_PAGES) * 2;
@@ -69,8 +70,8 @@ static bool need_missing(struct layer *l, uint64_t first, uint64_t last,
 			continue;
 		}
 		missing = true;
-		if (ask)
-			layer_want_locked(l, id, &l->readers, clock_mono_ns());
+		if (since_ns)
+			layer_want_locked(l, id, &l->readers, since_ns);
 	}
 	return missing;
 }
@@ -82,7 +83,7 @@ static int need_wait(struct layer *l, struct need *n)
 	for (;;) {
 		if (l->ending || atomic_load(&l->engine->deaf))
 			n->code = -ESHUTDOWN;
-		if (n->code || !need_missing(l, n->first, n->last, true))
+		if (n->code || !need_missing(l, n->first, n->last, n->since_ns))
 			break;
 		must(pthread_cond_wait(&n->wake, &l->lock) == 0);
 	}
@@ -131,8 +132,9 @@ static int layer_need(struct layer *l, uint64_t offset, uint64_t len)
 	if (!len)
 		return 0;
 	n.last = (offset + len - 1) / INDEX_PAGE;
-	if (!need_missing(l, n.first, n.last, false))
+	if (!need_missing(l, n.first, n.last, 0))
 		return 0;
+	n.since_ns = clock_mono_ns();
 	must(pthread_cond_init(&n.wake, NULL) == 0);
 	r = need_wait(l, &n);
 	must(pthread_cond_destroy(&n.wake) == 0);
@@ -166,12 +168,19 @@ int layer_need_disk(struct engine *g, uint32_t number, uint64_t offset,
 	return r;
 }
 
+static bool need_is_for(const struct layer *l, const struct need *n,
+			uint32_t id)
+{
+	return id >= l->n_memory && need_wants(l, n->first, n->last, id);
+}
+
 void layer_signal(struct layer *l, uint32_t id, int code)
 {
 	struct need *n, *tmp;
 
 	list_for_each (n, tmp, &l->needs, struct need, link) {
-		if (id < l->n_memory || !need_wants(l, n->first, n->last, id))
+		if (!need_is_for(l, n, id) ||
+		    (code < 0 && n->since_ns > l->late_ns))
 			continue;
 		if (!n->code) {
 			n->code = code;
@@ -179,6 +188,17 @@ void layer_signal(struct layer *l, uint32_t id, int code)
 		}
 		must(pthread_cond_signal(&n->wake) == 0);
 	}
+}
+
+uint64_t layer_readers_since(const struct layer *l, uint32_t id)
+{
+	uint64_t since_ns = UINT64_MAX;
+	struct need *n, *tmp;
+
+	list_for_each (n, tmp, &l->needs, struct need, link)
+		if (need_is_for(l, n, id) && n->since_ns > l->late_ns)
+			since_ns = min(since_ns, n->since_ns);
+	return since_ns;
 }
 
 void layer_refuse(struct layer *l)

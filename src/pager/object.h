@@ -42,7 +42,8 @@ struct frame_coder;
  *	AHEAD, QUEUED -> FETCHING    a worker took it [queue_take]
  *	FETCHING --> PRESENT    it is in the file [layer_settle]
  *	FETCHING --> ABSENT     it failed; the next touch asks again
- *	FETCHING --> QUEUED     a prefetch failed that somebody waits for
+ *	FETCHING --> QUEUED     it failed, and somebody waits who came later than
+ *	                        those for whom that is too late
  *	FETCHING --> RESTING    it failed, and somebody has time to wait
  *	                        [queue_rest]
  *	RESTING ---> QUEUED     for another try [queue_take]
@@ -63,11 +64,12 @@ enum frame_state {
 #define FRAME_USED 1u /* wanted since the eviction's hand went by */
 #define FRAME_EARLY 2u /* prefetched, and nobody has wanted it so far */
 #define FRAME_TAKEN_AHEAD 4u /* FETCHING from AHEAD */
+#define FRAME_HOPELESS 8u /* in results: no use in waiting */
 
 struct layer_frame {
 	/* QUEUED: its owner's; RESTING: layer.resting; FETCHING: results */
 	struct list link;
-	uint64_t asked_ns; /* first demand, 0: none */
+	uint64_t asked_ns; /* since when somebody waits; 0: nobody does */
 	uint64_t again_ns; /* RESTING: until then */
 	struct err *why; /* in results: what went wrong, NULL: nothing */
 	_Atomic uint8_t state; /* written under the lock */
@@ -170,6 +172,8 @@ struct layer {
 	unsigned n_guests; /* [poller] */
 	uint32_t missing; /* [poller] frames that are not PRESENT */
 	bool told_whole; /* [poller] */
+	uint64_t late_ns; /* [poller] who waits since then, or longer, has
+			   * waited in vain for what is being settled */
 	uint32_t hand; /* [poller] of the eviction's clock */
 	struct store_counts counts; /* [poller] published so far */
 
@@ -234,11 +238,15 @@ void layer_disown(struct layer *l, struct owner *owner);
 /* Poller: results of the workers. */
 void layer_settle(struct layer *l, uint64_t now_ns);
 void layer_tell_whole(struct layer *l);
-/* Poller: a layer that was removed is freed when nobody is in it any more. */
-/* Frame @id was settled (@code < 0: it failed); the lock is held. */
+/* Frame @id was settled (@code < 0: it failed); the lock is held. A failure is
+ * told to those who wait since layer.late_ns or longer. */
 void layer_signal(struct layer *l, uint32_t id, int code);
+/* Since when that reader waits for frame @id who has waited longest of those who
+ * came later than that; UINT64_MAX: there is none. The lock is held. */
+uint64_t layer_readers_since(const struct layer *l, uint32_t id);
 /* Its readers wait in vain. */
 void layer_refuse(struct layer *l);
+/* Poller: a layer that was removed is freed when nobody is in it any more. */
 bool layer_reap(struct layer *l, bool wait);
 struct layer *layer_find(struct engine *g, uint32_t number);
 
@@ -334,7 +342,11 @@ struct guest {
 
 /* Frame @id is here. */
 void guest_arrived(struct layer *l, uint32_t id, uint64_t now_ns);
-/* Frame @id will not come for those who wait for it now. */
+/* Does @w wait for frame @id? */
+bool guest_waits_for(const struct layer *l, const struct waiter *w,
+		     uint32_t id);
+/* Frame @id will not come for those who wait for it since layer.late_ns or
+ * longer. */
 void guest_refused(struct layer *l, uint32_t id, const struct err *e);
 void guest_retry(struct guest *t, uint64_t now_ns);
 /* All guests of a layer that goes. */

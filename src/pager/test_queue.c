@@ -141,9 +141,87 @@ static void test_missing_pack(void)
 	stream_end(&s);
 }
 
+/* ---- deadlines ---- */
+
+#define SHORT (3 * NS_PER_SEC)
+/* Between who comes first and who comes later. */
+#define LATER_US 1500000
+
+/* Two readers of one frame that never comes: each has its own deadline. */
+static void test_deadlines(void)
+{
+	struct reader t[2];
+	struct stream s;
+	struct rig r;
+
+	stream_new(&s, 3, INDEX_CHUNK_PAGES, DISK_PAGES);
+	spoil(&s, 1);
+	rig_new(&r, SHORT, NULL, WORKERS);
+	rig_layer(&r, 0, &s, true);
+	rig_start(&r);
+	reader_start(&t[0], &r, &s, 0);
+	usleep(LATER_US);
+	reader_start(&t[1], &r, &s, 0);
+	for (unsigned i = 0; i < 2; i++) {
+		check(!pthread_join(t[i].thread, NULL));
+		check(t[i].result == -EBADMSG);
+		/* A fifth of a second early, and late as the machine is. */
+		check(t[i].took_ns > SHORT - SHORT / 10);
+		check(t[i].took_ns < 2 * SHORT);
+	}
+	/* Nobody waits: it is not tried any more, until somebody asks anew. */
+	spoil(&s, 1);
+	usleep(200000);
+	check(rig_stat(&r.stats->layer[0].frames_demand) == 0);
+	rig_need_page(&r, &s, 0, true);
+	rig_stop(&r);
+	stream_end(&s);
+}
+
+static int body_one(struct child *c)
+{
+	return child_page_ok(c, 5) ? 0 : 1;
+}
+
+/* The first guest has waited in vain; the second one, which came later, sees
+ * the store come back. */
+static void test_guests(void)
+{
+	char away[300];
+	struct child a, b;
+	struct stream s;
+	struct rig r;
+
+	stream_new(&s, 4, MEMORY_PAGES, 0);
+	snprintf(away, sizeof(away), "%s-away", s.dir);
+	check(rename(s.dir, away) == 0);
+	child_new(&a, &s, GUEST_SHARED, 0, body_one);
+	child_new(&b, &s, GUEST_COPY, 0, body_one);
+	rig_new(&r, SHORT, NULL, WORKERS);
+	rig_layer(&r, 0, &s, false);
+	child_add(&a, r.engine, 1, 0);
+	child_add(&b, r.engine, 2, 0);
+	rig_start(&r);
+	child_go(&a);
+	usleep(LATER_US);
+	child_go(&b);
+	rig_until(&r, &r.failed, 1);
+	usleep(200000);
+	check(r.last_failed == 1 && rig_count(&r, &r.failed) == 1);
+	check(rename(away, s.dir) == 0);
+	child_end(&b);
+	check(rig_count(&r, &r.failed) == 1);
+	check(waitpid(a.pid, NULL, WNOHANG) == 0);
+	child_kill(&a);
+	rig_stop(&r);
+	stream_end(&s);
+}
+
 int main(void)
 {
 	test_bad();
 	test_missing_pack();
+	test_deadlines();
+	test_guests();
 	return 0;
 }
