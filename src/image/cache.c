@@ -10,7 +10,8 @@
  *	nothing -> WRITING [cache_put]      room is taken, a thread writes
  *	WRITING -> HERE                     renamed; in the list of use
  *	WRITING -> nothing                  the disk failed
- *	HERE    -> LEAVING [eviction, cache_forget, a file that is gone]
+ *	HERE    -> LEAVING [eviction, cache_forget, cache_make_way, a file that
+ *	                    is gone]
  *	LEAVING -> nothing                  removed from the disk
  *
  * Only HERE is found. The two others keep a second thread from the same file
@@ -193,6 +194,18 @@ static struct cache_entry *cache_leave(struct cache_entry *x)
 	return x;
 }
 
+/* The least recently used one, for eviction; NULL: nothing can go. */
+static struct cache_entry *cache_oldest(struct cache *c)
+{
+	struct cache_entry *x;
+
+	if (list_empty(&c->use))
+		return NULL;
+	x = list_entry(c->use.next, struct cache_entry, use);
+	c->counts.evicted_bytes += cache_cost(x->len);
+	return cache_leave(x);
+}
+
 static void cache_failed(struct cache *c)
 {
 	c->counts.errors++;
@@ -229,12 +242,7 @@ static bool cache_make_room(struct cache *c, uint64_t cost, uint32_t n)
 		    c->counts.bytes <= c->counts.budget - cost &&
 		    c->n + n <= CACHE_ENTRIES_MAX)
 			return true;
-		x = NULL;
-		if (cost <= c->counts.budget && !list_empty(&c->use)) {
-			x = cache_leave(list_entry(c->use.next,
-						   struct cache_entry, use));
-			c->counts.evicted_bytes += cache_cost(x->len);
-		}
+		x = cost <= c->counts.budget ? cache_oldest(c) : NULL;
 		cache_unlock(c);
 		if (!x)
 			return false;
@@ -628,6 +636,28 @@ void cache_forget(struct cache *c, const char *image, uint64_t offset,
 {
 	if (cache_id_ok(image))
 		cache_expel(c, image, offset, len, -EBADMSG);
+}
+
+uint64_t cache_make_way(struct cache *c, int fd, uint64_t bytes)
+{
+	struct stat ours = { 0 }, theirs = { 0 };
+	struct cache_entry *x;
+	uint64_t done = 0;
+
+	if (fstat(c->dir_fd, &ours) < 0 || fstat(fd, &theirs) < 0 ||
+	    ours.st_dev != theirs.st_dev)
+		return 0;
+	do {
+		cache_lock(c);
+		c->rest_until_ns = clock_mono_ns() + CACHE_REST_NS;
+		x = cache_oldest(c);
+		cache_unlock(c);
+		if (!x)
+			break;
+		done += cache_cost(x->len);
+		cache_drop(c, x);
+	} while (done < bytes);
+	return done;
 }
 
 struct cache_counts cache_counts(struct cache *c)

@@ -9,7 +9,7 @@
  * is written beside and renamed, so there are no halves; digests are checked by
  * who reads (frame_decode), and cache_forget() drops what failed. Best effort:
  * a full or broken disk costs nothing but the cache, which then rests for some
- * seconds.
+ * seconds, and gives up what others need more (cache_make_way).
  */
 #include "base/err.h"
 
@@ -37,4 +37,9 @@ void cache_put(struct cache *c, const char *image, uint64_t offset,
 	       uint32_t len, const void *p);
 void cache_forget(struct cache *c, const char *image, uint64_t offset,
 		  uint32_t len);
+/* The disk is full, and the file @fd needs room: what was used least recently
+ * goes, @bytes of it at least, or all there is; nothing new is kept for some
+ * seconds. Returns the bytes that went; 0: none were left, or they are on another
+ * file system. */
+uint64_t cache_make_way(struct cache *c, int fd, uint64_t bytes);
 struct cache_counts cache_counts(struct cache *c);

@@ -242,6 +242,35 @@ static void test_full_disk(void)
 	check(umount(top) == 0);
 }
 
+/* Room for others: the oldest go, as many as are needed, and nothing comes in
+ * their place; not for who is on another disk. */
+static void test_makes_way(void)
+{
+	struct cache *c = test_open(1 << 20);
+	int here = open(top, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	int elsewhere = open("/proc", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+	check(here >= 0 && elsewhere >= 0);
+	for (uint64_t i = 0; i < 6; i++)
+		test_put(c, ID, i, 4000);
+	check(test_get(c, ID, 0, 4000));
+	check(cache_make_way(c, elsewhere, 1) == 0);
+	check(cache_counts(c).bytes == 6 * 4096);
+	check(cache_make_way(c, here, 4097) == 2 * 4096);
+	check(!test_exists(ID "/1-4000") && !test_exists(ID "/2-4000"));
+	check(test_get(c, ID, 0, 4000) && test_get(c, ID, 3, 4000));
+	check(cache_counts(c).evicted_bytes == 2 * 4096);
+	test_put(c, ID, 9, 4000);
+	check(!test_get(c, ID, 9, 4000));
+	check(cache_make_way(c, here, 1 << 20) == 4 * 4096);
+	check(cache_make_way(c, here, 1) == 0);
+	check(cache_counts(c).bytes == 0 && cache_counts(c).errors == 0);
+	close(here);
+	close(elsewhere);
+	cache_free(c);
+	test_clean();
+}
+
 struct test_user {
 	struct cache *c;
 	unsigned seed;
@@ -298,6 +327,7 @@ int main(void)
 	test_evicts();
 	test_reopens();
 	test_tampered();
+	test_makes_way();
 	test_threads();
 	test_full_disk();
 	check(io_remove_tree(top, &e) == 0);

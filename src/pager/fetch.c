@@ -27,8 +27,9 @@
  *
  * What may pass: everything that the store says, even that there is no such
  * object (a directory whose mount is away says so), because guests that wait
- * can be helped, and guests that were killed cannot; bytes that are wrong,
- * too. Not so a layer's file that takes no more.
+ * can be helped, and guests that were killed cannot; bytes that are wrong; a
+ * disk that is full (room.c). Not so a layer's file that takes no more for
+ * another reason.
  */
 #include "pager/object.h"
 
@@ -152,6 +153,14 @@ static void fetch_release(struct fetch *w)
 	free(take(w->buffer));
 }
 
+static int fetch_unplaced(const struct layer *l, uint32_t id, int code,
+			  struct err *e)
+{
+	return err_errno(e, code, "write %u pages of %s to their layer",
+			 layer_stored(l, id)->pages,
+			 index_layer_name(layer_part(l, id)));
+}
+
 /* Verify and place frame @i of the job; -EBADMSG has no sentence yet. */
 static int fetch_place(struct fetch *w, unsigned i, const uint8_t *stored,
 		       struct err *e)
@@ -159,7 +168,6 @@ static int fetch_place(struct fetch *w, unsigned i, const uint8_t *stored,
 	struct layer *l = w->layer;
 	uint32_t id = w->ids[i];
 	const struct index_frame *f = layer_stored(l, id);
-	enum index_layer part = layer_part(l, id);
 	const void *raw = NULL;
 	int r = frame_decode(w->coder, f, stored, &raw);
 
@@ -167,11 +175,9 @@ static int fetch_place(struct fetch *w, unsigned i, const uint8_t *stored,
 		return r;
 	if (r < 0)
 		return err_errno(e, -r, "decompress a frame");
-	r = frame_place(l->index, part, layer_part_id(l, id), raw,
-			part == INDEX_MEMORY ? l->memory_fd : l->disk_fd);
+	r = room_place(l, id, raw);
 	if (r < 0)
-		return err_errno(e, -r, "write %u pages of %s to their layer",
-				 f->pages, index_layer_name(part));
+		return fetch_unplaced(l, id, -r, e);
 	PAGER_COUNT(l->stats->filled_bytes, f->pages * (uint64_t)INDEX_PAGE);
 	if (w->ahead)
 		PAGER_COUNT(l->stats->frames_prefetch, 1);
@@ -184,10 +190,22 @@ static int fetch_place(struct fetch *w, unsigned i, const uint8_t *stored,
 static void fetch_placed(struct fetch *w, unsigned i, int r,
 			 const struct err *e)
 {
-	if (r == -EBADMSG)
+	if (r == -EBADMSG || r == -ENOSPC)
 		fetch_later(w, i, e);
 	else
 		fetch_report(w, i, r < 0 ? e : NULL, r < 0);
+}
+
+/* Its file is full: true, and it waits. */
+static bool fetch_full(struct fetch *w, unsigned i)
+{
+	struct err e = ERR_NULL;
+
+	if (!room_lacks(w->layer, w->ids[i]))
+		return false;
+	fetch_unplaced(w->layer, w->ids[i], ENOSPC, &e);
+	fetch_later(w, i, &e);
+	return true;
 }
 
 /* From the cache; true when the frame is settled, in whatever way. */
@@ -401,7 +419,8 @@ static void fetch_work(struct fetch *w)
 		return;
 	}
 	for (i = 0; i < w->n; i++)
-		fetch_cached(w, i);
+		if (!fetch_full(w, i))
+			fetch_cached(w, i);
 	for (i = 0; i < w->n; i += n) {
 		for (n = 0; i + n < w->n && !w->have[i + n]; n++)
 			;

@@ -9,6 +9,7 @@
  *	queue.c    the queue of a layer: what comes next
  *	fetch.c    its workers
  *	line.c     the connections of a layer to its store
+ *	room.c     a layer's file that is full
  *	need.c     threads that wait for the disk
  *	present.c  which frames two files hold already
  *
@@ -134,6 +135,7 @@ struct layer {
 	bool has_store;
 	int memory_fd;
 	int disk_fd; /* -1: none */
+	atomic_bool disk_full; /* a write had no room, and none since */
 	struct pager_layer_stats *stats;
 	uint32_t n_memory; /* frames of memory; those of the disk follow */
 	uint32_t n_frames;
@@ -175,6 +177,7 @@ struct layer {
 	uint64_t late_ns; /* [poller] who waits since then, or longer, has
 			   * waited in vain for what is being settled */
 	uint32_t hand; /* [poller] of the eviction's clock */
+	uint64_t logged_ns; /* [poller] a failure of the disk */
 	struct store_counts counts; /* [poller] published so far */
 
 	unsigned users; /* [table] threads inside layer_need_disk() */
@@ -239,8 +242,8 @@ void layer_disown(struct layer *l, struct owner *owner);
 void layer_settle(struct layer *l, uint64_t now_ns);
 void layer_tell_whole(struct layer *l);
 /* Frame @id was settled (@code < 0: it failed); the lock is held. A failure is
- * told to those who wait since layer.late_ns or longer. */
-void layer_signal(struct layer *l, uint32_t id, int code);
+ * told to those who wait since layer.late_ns or longer. True: somebody was. */
+bool layer_signal(struct layer *l, uint32_t id, int code);
 /* Since when that reader waits for frame @id who has waited longest of those who
  * came later than that; UINT64_MAX: there is none. The lock is held. */
 uint64_t layer_readers_since(const struct layer *l, uint32_t id);
@@ -286,6 +289,12 @@ void line_cancel(struct layer *l);
 struct store_counts line_counts(struct layer *l);
 /* No thread has a line any more. */
 void line_end(struct layer *l);
+
+/* The pages of frame @id into their layer's file. -ENOSPC: it has no room, and the
+ * cache has none left to give. */
+int room_place(struct layer *l, uint32_t id, const void *raw) must_check;
+/* No use in fetching frame @id now: its file is still full. */
+bool room_lacks(struct layer *l, uint32_t id) must_check;
 
 /* Mark what @fd holds: frames of @part that are there with all of their pages
  * become PRESENT. */
