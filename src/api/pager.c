@@ -89,6 +89,11 @@ static const struct {
 	PAGER_NUMBER(disk_present_bytes),
 };
 
+static bool pager_set(json_t *j, const char *key, uint64_t n)
+{
+	return json_object_set_new(j, key, json_integer((json_int_t)n)) == 0;
+}
+
 static json_t *pager_layer_json(const struct template_info *t,
 				const struct pager_layer *l)
 {
@@ -100,17 +105,17 @@ static json_t *pager_layer_json(const struct template_info *t,
 			      (int)pager_layer_guests(l), "whole",
 			      (int)pager_layer_whole(l), "latency_us", latency,
 			      "latency_histogram", histogram);
+	bool ok = pager_set(j, "prefetch_waste", pager_prefetch_waste(s));
 
-	for (size_t i = 0; j && i < nitems(pager_numbers); i++) {
+	for (size_t i = 0; ok && i < nitems(pager_numbers); i++) {
 		const char *base = (const char *)s + pager_numbers[i].offset;
 		const uint64_t *n = (const void *)base;
 
-		if (json_object_set_new(
-			    j, pager_numbers[i].key,
-			    json_integer((json_int_t)PAGER_GET(*n))) < 0) {
-			json_decref(j);
-			j = NULL;
-		}
+		ok = pager_set(j, pager_numbers[i].key, PAGER_GET(*n));
+	}
+	if (!ok) {
+		json_decref(j);
+		j = NULL;
 	}
 	return j;
 }

@@ -5,7 +5,8 @@
  *	pager      its process, and how often it was started
  *	cache      frames kept on this host's disk, for all templates
  *	layers     a row each: guests, faults and how long they took, where the
- *	           bytes came from, and what was fetched ahead for nothing
+ *	           bytes came from, frames that were fetched ahead and how many
+ *	           of them nobody has wanted, and what went wrong
  */
 #include "cmd/mem.h"
 
@@ -49,6 +50,8 @@ static void mem_pager_layer(struct table *t, const json_t *x)
 	table_add(t, "%s", print_bytes(x, "cached_bytes", size));
 	table_add(t, "%s", print_bytes(x, "filled_bytes", size));
 	table_add(t, "%s", print_bytes(x, "evicted_bytes", size));
+	mem_pager_number(t, x, "frames_prefetch");
+	mem_pager_number(t, x, "prefetch_waste");
 	mem_pager_number(t, x, "retries");
 	mem_pager_number(t, x, "bad_frames");
 }
@@ -74,8 +77,9 @@ void mem_print_pager(const json_t *pager)
 	       (unsigned long long)print_number(cache, "misses"));
 	if (!json_array_size(layers))
 		return;
-	table_init(&t, "TEMPLATE|>GUESTS|>FAULTS|>WAITED|>P50|>P99|>FETCHED"
-		       "|>CACHED|>FILLED|>EVICTED|>RETRIES|>BAD");
+	table_init(&t,
+		   "TEMPLATE|>GUESTS|>FAULTS|>WAITED|>P50|>P99|>FETCHED"
+		   "|>CACHED|>FILLED|>EVICTED|>AHEAD|>WASTED|>RETRIES|>BAD");
 	json_array_foreach (layers, i, x)
 		mem_pager_layer(&t, x);
 	putchar('\n');

@@ -327,6 +327,7 @@ static void fetch_again(struct fetch *w, unsigned i, uint8_t *stored)
 		if (n >= tries ||
 		    (n > 1 && !fetch_pause(w, FETCH_PAUSE_MIN_NS)))
 			break;
+		PAGER_COUNT(l->stats->retries, 1);
 		r = fetch_get(w, i, f->stored, stored, &e);
 		if (r < 0) {
 			fetch_later(w, i, &e);

@@ -31,7 +31,8 @@ struct pager_layer_stats {
 	uint64_t frames_prefetch;
 	uint64_t
 		prefetch_hits; /* prefetched frames that a fault or read hit later */
-	uint64_t retries; /* of requests, and */
+	uint64_t retries; /* of requests: the store's, and for frames that did
+			   * not come or came wrong */
 	uint64_t hedges; /* as the store counts them */
 	uint64_t bad_frames; /* failed their digest */
 	uint64_t failed_guests;
@@ -63,3 +64,12 @@ uint64_t pager_layer_stats_us(const struct pager_layer_stats *s, uint64_t part,
 #define PAGER_SET(field, n) \
 	__atomic_store_n(&(field), (uint64_t)(n), __ATOMIC_RELAXED)
 #define PAGER_GET(field) __atomic_load_n(&(field), __ATOMIC_RELAXED)
+
+/* Frames that were fetched ahead and that nobody has wanted so far. */
+static inline uint64_t pager_prefetch_waste(const struct pager_layer_stats *s)
+{
+	/* Looked at first: a hit is counted after its prefetch. */
+	uint64_t hits = PAGER_GET(s->prefetch_hits);
+
+	return PAGER_GET(s->frames_prefetch) - hits;
+}

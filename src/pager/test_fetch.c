@@ -346,9 +346,13 @@ static void test_disk(void)
 	rig_call(&r, rig_prefetch_all, NULL);
 	rig_until(&r, &r.whole, 1);
 	check(rig_stat(&r.stats->layer[0].prefetch_hits) == 0);
+	check(pager_prefetch_waste(&r.stats->layer[0]) ==
+	      rig_stat(&r.stats->layer[0].frames_prefetch));
 	readers(&r, &s, 0);
 	check(rig_stat(&r.stats->layer[0].prefetch_hits) ==
 	      2 * ((DISK_PAGES + 1023) / 1024));
+	/* Of the memory, which nobody reads. */
+	check(pager_prefetch_waste(&r.stats->layer[0]) == 2);
 	check(rig_stat(&r.stats->layer[0].frames_demand) == 0);
 	rig_stop(&r);
 	stream_end(&s);

@@ -105,6 +105,30 @@ static int body_read(struct child *c)
 	return 0;
 }
 
+/* Ahead of demand a frame that is bad has three tries: two retries. */
+static void test_bad_ahead(void)
+{
+	struct pager_layer_stats *l;
+	struct stream s;
+	struct rig r;
+
+	stream_new(&s, 5, INDEX_CHUNK_PAGES, DISK_PAGES);
+	spoil(&s, 1);
+	rig_new(&r, DEADLINE, NULL, WORKERS);
+	l = &r.stats->layer[0];
+	rig_layer(&r, 0, &s, true);
+	rig_start(&r);
+	rig_call(&r, rig_prefetch_all, NULL);
+	/* Two frames of memory, and the disk's but for one. */
+	while (rig_stat(&l->frames_prefetch) < 2 + 2 * DISK_CHUNKS - 1 ||
+	       rig_stat(&l->bad_frames) < 3)
+		usleep(1000);
+	usleep(200000);
+	check(rig_stat(&l->bad_frames) == 3 && rig_stat(&l->retries) == 2);
+	rig_stop(&r);
+	stream_end(&s);
+}
+
 /* The pack of a parent is away: what is in the image's own comes at once. */
 static void test_missing_pack(void)
 {
@@ -220,6 +244,7 @@ static void test_guests(void)
 int main(void)
 {
 	test_bad();
+	test_bad_ahead();
 	test_missing_pack();
 	test_deadlines();
 	test_guests();

@@ -85,6 +85,8 @@ expect 0
 say "second sandbox: $(($(now_ms) - t)) ms"
 sums b
 at_most "$(($(fetched) - bytes))" 1048576 "bytes fetched for the second"
+same "$(byre mem --pager --json | jq '[.layers[] | .prefetch_waste ==
+	.frames_prefetch - .prefetch_hits] | all')" true "frames wasted"
 # Shared, not copied: the blob alone is 16 MiB.
 at_most "$(ledger b private)" 14000000 "private memory of the second"
 run byre create alone
