@@ -278,7 +278,7 @@ static void check_pull(const char *json, const char *say)
 
 static void test_push_and_pull(void)
 {
-	static const char push[] = PUSH ",\"parent\":\"p\"}";
+	static const char push[] = PUSH ",\"parent\":\"p\",\"force\":true}";
 	static const char pull[] = PUSH ",\"name\":\"n\",\"eager\":true,"
 					"\"replace\":true}";
 	static const char least[] = PUSH "}";
@@ -290,9 +290,10 @@ static void test_push_and_pull(void)
 	check_str(a.options.template, "t");
 	check_str(a.options.store, "s");
 	check_str(a.options.parent, "p");
+	check(a.options.force);
 	json_decref(a.root);
 	check(push_body_parse(least, strlen(least), &a, &e) == 0);
-	check(!a.options.parent);
+	check(!a.options.parent && !a.options.force);
 	json_decref(a.root);
 
 	check(pull_body_parse(pull, strlen(pull), &b, &e) == 0);
@@ -312,6 +313,7 @@ static void test_push_and_pull_refused(void)
 	check_push("{\"store\":\"s\"}", "template is missing");
 	check_push(PUSH ",\"parent\":\"../p\"}", "parent \"../p\": not a name");
 	check_push(PUSH ",\"eager\":true}", "unknown key eager");
+	check_push(PUSH ",\"force\":1}", "key force");
 	check_push("{\"template\":\"a/b\",\"store\":\"s\"}",
 		   "template \"a/b\": not a name");
 	check_push("{\"template\":\"a\",\"store\":\"s s\"}",

@@ -2,7 +2,7 @@
 /*
  * The bodies of a push and a pull: JSON to their options
  *
- *	{"template": "python", "store": "lab", "parent": "base"}
+ *	{"template": "python", "store": "lab", "parent": "base", "force": true}
  *	{"store": "lab", "template": "python", "name": "py", "eager": true}
  *
  * All strings are names (parse_name_ok), so they may become parts of paths and
@@ -30,6 +30,9 @@ static const struct field push_fields[] = {
 	PUSH_NAME(template, true),
 	PUSH_NAME(store, true),
 	PUSH_NAME(parent, false),
+	{ .key = "force",
+	  .kind = FIELD_BOOL,
+	  .offset = offsetof(struct push_options, force) },
 };
 
 static const struct field pull_fields[] = {

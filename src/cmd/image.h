@@ -36,5 +36,9 @@ void image_at_deinit(struct image_at *at);
 int image_at_file(const struct image_at *at, const char *name,
 		  struct err *e) must_check;
 
+/* Template @name of the store: prints what is good or damaged. Returns the exit
+ * code. */
+int image_store_verify(const char *name, const char *store) must_check;
+
 extern const struct cmd cmd_image_inspect;
 extern const struct cmd cmd_image_verify;

@@ -10,6 +10,8 @@
  * others    as a whole, against the manifest
  * index     its own id and structure
  * pack      frame by frame, those of the own pack
+ *
+ * What is in a store is image_store.c's.
  */
 #include "cmd/image.h"
 
@@ -30,8 +32,15 @@
 #include <sys/stat.h>
 
 struct image_verify {
+	const char *store;
 	struct image_at at;
 	uint64_t damaged;
+};
+
+static const struct opt image_verify_opts[] = {
+	{ 0, "store", "STORE", "verify template NAME of a store instead",
+	  OPT_TEXT(struct image_verify, store) },
+	OPT_END,
 };
 
 printf_like(3, 4) static void verify_bad(struct image_verify *v,
@@ -253,18 +262,19 @@ static int verify_all(struct image_verify *v, const struct err *bad_index)
 
 static int image_verify_main(int argc, char **argv)
 {
-	static const struct opt none[] = { OPT_END };
+	struct image_verify v = { .at = IMAGE_AT_NULL };
 	const struct opt_use use = { .cmd = &cmd_image_verify,
-				     .groups = { { none, NULL } },
+				     .groups = { { image_verify_opts, &v } },
 				     .min_args = 1,
 				     .max_args = 1 };
-	struct image_verify v = { .at = IMAGE_AT_NULL };
 	struct err e = ERR_NULL, bad_index = ERR_NULL;
 	int n = 0, r;
 
 	r = opt_parse(&use, argc, argv, &n);
 	if (r)
 		return opt_status(r);
+	if (v.store)
+		return image_store_verify(argv[1], v.store);
 	r = image_at_open(argv[1], &v.at, &bad_index, &e);
 	if (r < 0)
 		return cmd_fail(&e);
@@ -275,7 +285,7 @@ static int image_verify_main(int argc, char **argv)
 
 const struct cmd cmd_image_verify = {
 	.name = "image verify",
-	.args = "NAME|DIR",
+	.args = "[--store STORE] NAME|DIR",
 	.summary = "Check every digest; say what is damaged.",
 	.run = image_verify_main,
 };

@@ -14,13 +14,15 @@
 
 struct push {
 	const char *parent;
-	bool json;
+	bool force, json;
 };
 
 static const struct opt push_opts[] = {
 	{ 0, "parent", "NAME",
 	  "share what template NAME of the store holds already",
 	  OPT_TEXT(struct push, parent) },
+	{ 0, "force", NULL, "send all of it, and replace what is there",
+	  OPT_FLAG(struct push, force) },
 	{ 0, "json", NULL, "print what became of it, not only the image",
 	  OPT_FLAG(struct push, json) },
 	OPT_END,
@@ -35,6 +37,8 @@ static int push_body(json_t *body, char **argv, const struct push *x,
 		r = job_set_text(body, "store", argv[2], e);
 	if (r == 0)
 		r = job_set_text(body, "parent", x->parent, e);
+	if (r == 0 && x->force)
+		r = job_set(body, "force", json_true(), e);
 	return r;
 }
 
@@ -73,7 +77,7 @@ static int push_main(int argc, char **argv)
 
 const struct cmd cmd_push = {
 	.name = "push",
-	.args = "TEMPLATE STORE [--parent NAME] [--json]",
+	.args = "TEMPLATE STORE [--parent NAME] [--force] [--json]",
 	.summary = "Put a template into a store.",
 	.run = push_main,
 };

@@ -458,6 +458,18 @@ int store_put(struct store_conn *c, const char *object, const void *p,
 	return store_call(c, "put", c->store->ops->put, &call, deadline_ns, e);
 }
 
+static int store_upload_run(struct store_conn *c, const struct store_upload *u,
+			    struct err *e)
+{
+	if (!store_object_ok(u->object) || u->bytes > INT64_MAX)
+		return err_set(
+			e, EINVAL,
+			"upload to store %s: not an object's name or size",
+			c->store->spec.name);
+	return store_end(c, "upload", u->object, c->store->ops->upload(c, u, e),
+			 e);
+}
+
 int store_upload(struct store_conn *c, const char *object, int fd,
 		 uint64_t bytes, const char *note,
 		 int (*progress)(void *arg, uint64_t done, uint64_t total),
@@ -470,11 +482,21 @@ int store_upload(struct store_conn *c, const char *object, int fd,
 					.progress = progress,
 					.arg = arg };
 
-	if (!store_object_ok(object) || bytes > INT64_MAX)
-		return err_set(
-			e, EINVAL,
-			"upload to store %s: not an object's name or size",
-			c->store->spec.name);
-	return store_end(c, "upload", object, c->store->ops->upload(c, &u, e),
-			 e);
+	return store_upload_run(c, &u, e);
+}
+
+int store_replace(struct store_conn *c, const char *object, int fd,
+		  uint64_t bytes, const char *note,
+		  int (*progress)(void *arg, uint64_t done, uint64_t total),
+		  void *arg, struct err *e)
+{
+	const struct store_upload u = { .object = object,
+					.fd = fd,
+					.bytes = bytes,
+					.note = note,
+					.replace = true,
+					.progress = progress,
+					.arg = arg };
+
+	return store_upload_run(c, &u, e);
 }

@@ -93,3 +93,8 @@ int store_upload(struct store_conn *c, const char *object, int fd,
 		 uint64_t bytes, const char *note,
 		 int (*progress)(void *arg, uint64_t done, uint64_t total),
 		 void *arg, struct err *e) must_check;
+/* The same, whatever is there: readers see the old object or the new one. */
+int store_replace(struct store_conn *c, const char *object, int fd,
+		  uint64_t bytes, const char *note,
+		  int (*progress)(void *arg, uint64_t done, uint64_t total),
+		  void *arg, struct err *e) must_check;

@@ -367,7 +367,7 @@ static int dir_upload(struct store_conn *c, const struct store_upload *u,
 	int r = store_conn_check(c, e);
 
 	if (r == 0)
-		r = dir_head(c, &found, e);
+		r = u->replace ? STORE_MISS : dir_head(c, &found, e);
 	if (r < 0)
 		return r;
 	if (r == STORE_MISS || found.bytes != u->bytes)

@@ -20,6 +20,7 @@
  *     that upload is aborted first.
  *  4. "200 OK" of a completion can hold an error, and a completion whose
  *     answer was lost is asked for again: the object's size has the last word.
+ *     Not where an object is replaced, for the old one may be as large.
  *
  * Parts go one after another, each from memory, because it has to be hashed
  * before it is sent.
@@ -400,6 +401,10 @@ static int multipart_complete(struct multipart *m, struct err *e)
 	r = multipart_ask(m->c, &q, multipart_complete_try, &a, e);
 	if (r < 0)
 		return r;
+	if (r == STORE_MISS && m->u->replace)
+		return err_set(
+			e, ESTALE,
+			"the server's last answer was lost, and what it holds may be what it held before; begin again");
 	/* A miss may mean that it was completed already. */
 	r = multipart_is_there(m->c, m->u, e);
 	if (r == STORE_MISS)
@@ -474,7 +479,7 @@ int s3_upload(struct store_conn *c, const struct store_upload *u, struct err *e)
 	int r = s3_may_write(c, e);
 
 	if (r == 0)
-		r = multipart_is_there(c, u, e);
+		r = u->replace ? STORE_MISS : multipart_is_there(c, u, e);
 	if (r == STORE_MISS)
 		r = u->bytes > STORE_PART ? multipart_large(c, u, e)
 					  : multipart_small(c, u, e);

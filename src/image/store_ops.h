@@ -60,6 +60,7 @@ struct store_upload {
 	int fd;
 	uint64_t bytes;
 	const char *note;
+	bool replace; /* what is there does not count */
 	int (*progress)(void *arg, uint64_t done, uint64_t total);
 	void *arg;
 };

@@ -221,16 +221,25 @@ static int source(unsigned char seed)
 	return fd;
 }
 
-static int upload(const char *object, int fd)
+static int
+upload_by(int (*fn)(struct store_conn *c, const char *object, int fd,
+		    uint64_t bytes, const char *note,
+		    int (*progress)(void *arg, uint64_t done, uint64_t total),
+		    void *arg, struct err *e),
+	  const char *object, int fd)
 {
 	guard_free char *note = path_of("note");
 	struct err e = ERR_NULL;
-	int r = store_upload(conn, object, fd, PARTS_BYTES, note, progress,
-			     NULL, &e);
+	int r = fn(conn, object, fd, PARTS_BYTES, note, progress, NULL, &e);
 
 	if (r < 0)
 		check(strstr(e.msg, object));
 	return r;
+}
+
+static int upload(const char *object, int fd)
+{
+	return upload_by(store_upload, object, fd);
 }
 
 static void check_same(const char *object, int fd)
@@ -307,6 +316,31 @@ static void test_upload(void)
 	check(io_write_file(note, "what?", 5, 0600, &e) == 0);
 	check(upload("images/w", fd) == -EBADMSG);
 	check(!is_there("images/w"));
+}
+
+/* What is there has the right size and wrong bytes. */
+static void test_replace(void)
+{
+	guard_free char *path = path_of("images/r");
+	guard_fd int fd = source(2);
+	guard_fd int old = -1;
+	char byte = 0;
+
+	check(upload("images/r", fd) == 0);
+	old = open(path, O_RDWR | O_CLOEXEC);
+	check(old >= 0 && io_pwrite_full(old, "flip", 4, 12345) == 0);
+	check(upload("images/r", fd) == 0); /* left alone */
+	check(io_pread_full(old, &byte, 1, 12345) == 1 && byte == 'f');
+	/* Interrupted: the old one is still there, whole. */
+	stop_at = STORE_PART + (3 << 20);
+	check(upload_by(store_replace, "images/r", fd) == -ECANCELED);
+	check(is_there("note") && is_there("images/r"));
+	stop_at = 0;
+	check(upload_by(store_replace, "images/r", fd) == 0);
+	check(!is_there("note"));
+	check_same("images/r", fd);
+	/* Who has it open reads on what was there. */
+	check(io_pread_full(old, &byte, 1, 12345) == 1 && byte == 'f');
 }
 
 /* ---- keys ---- */
@@ -694,6 +728,7 @@ int main(int argc, char **argv)
 	test_names();
 	test_directory();
 	test_upload();
+	test_replace();
 	test_credentials();
 	test_no_keys();
 	test_sign();

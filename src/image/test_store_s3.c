@@ -247,7 +247,7 @@ static int progress(unused void *arg, uint64_t done, unused uint64_t total)
 }
 
 /* One upload by a connection of its own, which may stop behind @stop bytes. */
-static int upload(int fd, uint64_t stop, struct err *e)
+static int upload_by(bool replace, int fd, uint64_t stop, struct err *e)
 {
 	struct store_spec spec = { .name = "cloud", .url = "s3://bucket/pre" };
 	guard_free char *note = io_path("%s/note", top);
@@ -260,10 +260,16 @@ static int upload(int fd, uint64_t stop, struct err *e)
 		 srv.port);
 	check(store_open(&spec, &s, e) == 0);
 	check(store_connect(s, &c, e) == 0);
-	r = store_upload(c, "images/x", fd, BYTES, note, progress, NULL, e);
+	r = (replace ? store_replace : store_upload)(c, "images/x", fd, BYTES,
+						     note, progress, NULL, e);
 	store_conn_free(c);
 	store_free(s);
 	return r;
+}
+
+static int upload(int fd, uint64_t stop, struct err *e)
+{
+	return upload_by(false, fd, stop, e);
 }
 
 static bool note_is_there(void)
@@ -335,6 +341,26 @@ static void test_forgetful(int fd)
 	check(upload(fd, 0, &e) == 0);
 }
 
+/* One of that size is there: it is sent all the same. When the last answer is
+ * lost, its size says nothing. */
+static void test_replace(int fd)
+{
+	struct err e = ERR_NULL;
+
+	behave(GOOD);
+	srv.object = BYTES;
+	check(upload(fd, 0, &e) == 0 && srv.parts_sent == 0);
+	check(upload_by(true, fd, STORE_PART, &e) == -ECANCELED);
+	check(srv.parts_sent == 1 && note_is_there());
+	srv.object = 0; /* the server's sum begins */
+	check(upload_by(true, fd, 0, &e) == 0);
+	check(srv.parts_sent == PARTS && srv.created == 1);
+	check(srv.object == BYTES && !note_is_there());
+	behave(LOST);
+	check(upload_by(true, fd, 0, &e) == -ESTALE);
+	check(strstr(e.msg, "begin again") && !note_is_there());
+}
+
 int main(void)
 {
 	guard_free char *path = NULL;
@@ -362,6 +388,7 @@ int main(void)
 	test_resume(fd, NO_LIST);
 	test_short_part(fd);
 	test_forgetful(fd);
+	test_replace(fd);
 	shutdown(srv.fd, SHUT_RDWR);
 	check(!pthread_join(thread, NULL));
 	fd_close(&srv.fd);

@@ -4,6 +4,7 @@
  *
  *	COMPARE  what does the store hold under this name, or the parent's?
  *	   |  \-- the same manifest, and every pack is there: done, nothing sent
+ *	   |  forced: no matter what it holds, which is not even looked at
  *	PACK     ROOT/push/<image>-<parent>/{index,pack}, made aside and renamed
  *	   |  \-- is there already: of a push that did not end
  *	UPLOAD   the pack, then the index
@@ -17,7 +18,12 @@
  *  2. A parent is used only if all packs it leads to are there with the size
  *     they should have: what it shares is not sent, and nobody could mend it.
  *     A parent that was not asked for by name and does not qualify is passed
- *     over, which also mends a damaged store by pushing again.
+ *     over. So pushing again mends a store that lacks an object, or has one that
+ *     is cut, or an index that is damaged.
+ *     A pack with a flipped bit has its size, and is not read here: who was
+ *     told of it (byre image verify --store) forces the push. Nothing in the
+ *     store counts then; without a parent that was named nothing is shared, so
+ *     the image is whole whatever else is damaged there.
  *  3. One push of an image at a time, in all processes: a lock file beside the
  *     directories. Under it, directories of other parents are leavings.
  *  4. The directory goes when the reference is written; whatever else happens,
@@ -48,6 +54,7 @@
 struct push {
 	struct transfer t;
 	char parent[64]; /* asked for; "": the same name */
+	bool force;
 	struct image *image;
 	struct push_result result;
 };
@@ -302,8 +309,9 @@ static int push_upload_pack(struct push *p, const char *dir, struct err *e)
 		      format_bytes(p->result.pack_bytes, a),
 		      format_bytes(p->result.shared_bytes, b),
 		      p->result.parent[0] ? p->result.parent : "nothing");
-	return store_upload(p->t.conn, object, fd, p->result.pack_bytes, note,
-			    transfer_progress, &p->t, e);
+	return (p->force ? store_replace : store_upload)(
+		p->t.conn, object, fd, p->result.pack_bytes, note,
+		transfer_progress, &p->t, e);
 }
 
 /* The index, and what the reference says of it. Whole: it replaces one that was
@@ -393,6 +401,22 @@ static int push_known(struct push *p, struct push_held *h, struct err *e)
 	return 0;
 }
 
+/* What to build upon, into @h; *same: it is this very image. */
+static int push_compare(struct push *p, struct push_held *h, bool *same,
+			struct err *e)
+{
+	int r;
+
+	if (p->force && !p->parent[0])
+		return 0;
+	transfer_step(&p->t, "compare", 0, "with what store %s has",
+		      p->t.spec.name);
+	r = push_parent(p, h, e);
+	if (r == 0 && h->index)
+		r = push_same(p, h->index, same, e);
+	return r;
+}
+
 static int push_run(struct transfer *t, struct err *e)
 {
 	struct push *p = container_of(t, struct push, t);
@@ -411,13 +435,13 @@ static int push_run(struct transfer *t, struct err *e)
 		r = transfer_connect(t, e);
 	if (r < 0)
 		return r;
-	transfer_step(t, "compare", 0, "with what store %s has", t->spec.name);
-	r = push_parent(p, &h, e);
-	if (r == 0 && h.index)
-		r = push_same(p, h.index, &same, e);
+	r = push_compare(p, &h, &same, e);
 	if (r < 0)
 		return r;
-	return same ? push_known(p, &h, e) : push_send(p, h.index, e);
+	if (same && !p->force)
+		return push_known(p, &h, e);
+	/* Upon itself there would be nothing to send. */
+	return push_send(p, same ? NULL : h.index, e);
 }
 
 /* ---- on the loop ---- */
@@ -497,6 +521,7 @@ int push_start(const struct transfer_config *config,
 	}
 	snprintf(p->parent, sizeof(p->parent), "%s",
 		 o->parent ? o->parent : "");
+	p->force = o->force;
 	*ret = p;
 	lookup.lookup(lookup.self, o->template, push_found, p);
 	return 0;

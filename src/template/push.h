@@ -17,6 +17,8 @@ struct push_options {
 	/* Template in the store whose frames are used; NULL: the one of the
 	 * same name, if there is one. */
 	const char *parent;
+	/* Whatever the store holds: send all of it, and replace what is there. */
+	bool force;
 };
 
 struct push_result {

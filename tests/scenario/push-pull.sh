@@ -198,6 +198,51 @@ expect_out "$id"
 run other byre pull lab base --as z --eager
 expect 0
 
+# One whose bytes have changed has the right sizes: it is found by reading all of
+# it, and mended by sending all of it.
+run byre image verify base --store lab
+expect 0
+[[ $OUT == *"pack "*" good, "* ]] || fail "verify a store: $OUT"
+run byre image verify nothing --store lab
+expect_error 1 "store lab has no template nothing"
+run byre image verify base --store nowhere
+expect_error 1 "no store nowhere"
+flip "$store/images/$id/pack" 70000
+run byre image verify base --store lab
+expect 1
+[[ $OUT == *"pack "*" damaged: "*"in the pack of $id"* ]] ||
+	fail "a damaged pack: $OUT"
+run byre push base lab
+expect 0
+[[ $ERR == *"has it already"* ]] || fail "a push that sees no damage: $ERR"
+run byre image verify base --store lab
+expect 1
+run byre push base lab --force --json
+expect 0
+same "$(jq -r .image <<<"$OUT")" "$id" "image of a forced push"
+same "$(jq -r .sent <<<"$OUT")" true "sent by force"
+same "$(jq -r .parent <<<"$OUT")" null "parent of a forced push"
+run byre image verify base --store lab
+expect 0
+flip "$store/images/$id/index" 5000
+run byre image verify base --store lab
+expect 1
+[[ $OUT == *"index "*" damaged: images/$id/index"* ]] ||
+	fail "a damaged index: $OUT"
+flip "$store/images/$id/pack" 70000
+# Upon itself: it is sent whole all the same.
+run byre push base lab --force
+expect 0
+expect_out "$id"
+run byre push base lab --force --parent base
+expect 0
+expect_out "$id"
+run byre image verify base --store lab
+expect 0
+run other byre pull lab base --as forced --eager
+expect 0
+same "$(find "$BYRE_ROOT/push" -mindepth 1 -type d)" "" "packs left"
+
 # ---- killed ----
 
 # Kills the daemon with a push of python under way, when the command says so.
