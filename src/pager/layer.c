@@ -26,7 +26,6 @@
 #include "pager/object.h"
 
 #include "base/guard.h"
-#include "base/log.h"
 #include "image/bitmap.h"
 
 #include <errno.h>
@@ -138,8 +137,6 @@ static void layer_settle_good(struct layer *l, uint32_t id)
  * workers stop trying FETCH_LAST_NS before it, and this turn's time is older than
  * their report. */
 #define LAYER_LATE_NS (2 * FETCH_LAST_NS)
-/* As much as a person reads. */
-#define LAYER_LOG_NS (10 * NS_PER_SEC)
 
 static void layer_set_late(struct layer *l, const struct layer_frame *f,
 			   uint64_t now_ns)
@@ -168,33 +165,20 @@ static uint64_t layer_guests_since(const struct layer *l, uint32_t id)
 }
 
 /* Fetched again for who has time to wait, longest since @since_ns; failed for
- * all others. The lock is held. True: a reader of the disk was told. */
-static bool layer_settle_bad(struct layer *l, uint32_t id, int code,
+ * all others. The lock is held. */
+static void layer_settle_bad(struct layer *l, uint32_t id, int code,
 			     uint64_t since_ns)
 {
 	struct layer_frame *f = &l->frames[id];
-	bool told;
 
 	since_ns = min(since_ns, layer_readers_since(l, id));
 	frame_set(f, FRAME_ABSENT);
 	f->asked_ns = 0;
-	told = layer_signal(l, id, code);
+	layer_signal(l, id, code);
 	if (since_ns == UINT64_MAX)
 		f->rests = 0;
 	else
 		layer_want_locked(l, id, &l->readers, since_ns);
-	return told;
-}
-
-/* A guest's disk answers with an error, which is only a number there. A guest
- * can ask for it again and again. */
-static void layer_log(struct layer *l, const struct err *why, uint64_t now_ns)
-{
-	if (l->logged_ns && now_ns < l->logged_ns + LAYER_LOG_NS)
-		return;
-	l->logged_ns = now_ns;
-	log_warn("layer=%u event=read-failed error=\"%s\"", l->number,
-		 why->msg);
 }
 
 static void layer_good(struct layer *l, uint32_t id, uint64_t now_ns)
@@ -216,17 +200,14 @@ static void layer_bad(struct layer *l, uint32_t id, const struct err *why,
 {
 	struct layer_frame *f = &l->frames[id];
 	uint64_t since_ns = UINT64_MAX;
-	bool told;
 
 	layer_set_late(l, f, now_ns);
 	if (id < l->n_memory)
 		since_ns = layer_guests_since(l, id);
 	layer_lock(l);
-	told = layer_settle_bad(l, id, -why->code, since_ns);
+	layer_settle_bad(l, id, -why->code, since_ns);
 	f->flags &= (uint8_t) ~(FRAME_TAKEN_AHEAD | FRAME_HOPELESS);
 	layer_unlock(l);
-	if (told)
-		layer_log(l, why, now_ns);
 	if (id < l->n_memory)
 		guest_refused(l, id, why);
 }

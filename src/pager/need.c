@@ -174,10 +174,9 @@ static bool need_is_for(const struct layer *l, const struct need *n,
 	return id >= l->n_memory && need_wants(l, n->first, n->last, id);
 }
 
-bool layer_signal(struct layer *l, uint32_t id, int code)
+void layer_signal(struct layer *l, uint32_t id, int code)
 {
 	struct need *n, *tmp;
-	bool any = false;
 
 	list_for_each (n, tmp, &l->needs, struct need, link) {
 		if (!need_is_for(l, n, id) ||
@@ -188,9 +187,7 @@ bool layer_signal(struct layer *l, uint32_t id, int code)
 			n->lost = id;
 		}
 		must(pthread_cond_signal(&n->wake) == 0);
-		any = true;
 	}
-	return any;
 }
 
 uint64_t layer_readers_since(const struct layer *l, uint32_t id)

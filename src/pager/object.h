@@ -177,7 +177,6 @@ struct layer {
 	uint64_t late_ns; /* [poller] who waits since then, or longer, has
 			   * waited in vain for what is being settled */
 	uint32_t hand; /* [poller] of the eviction's clock */
-	uint64_t logged_ns; /* [poller] a failure of the disk */
 	struct store_counts counts; /* [poller] published so far */
 
 	unsigned users; /* [table] threads inside layer_need_disk() */
@@ -242,8 +241,8 @@ void layer_disown(struct layer *l, struct owner *owner);
 void layer_settle(struct layer *l, uint64_t now_ns);
 void layer_tell_whole(struct layer *l);
 /* Frame @id was settled (@code < 0: it failed); the lock is held. A failure is
- * told to those who wait since layer.late_ns or longer. True: somebody was. */
-bool layer_signal(struct layer *l, uint32_t id, int code);
+ * told to those who wait since layer.late_ns or longer. */
+void layer_signal(struct layer *l, uint32_t id, int code);
 /* Since when that reader waits for frame @id who has waited longest of those who
  * came later than that; UINT64_MAX: there is none. The lock is held. */
 uint64_t layer_readers_since(const struct layer *l, uint32_t id);
