@@ -381,7 +381,6 @@ static void sandbox_set_state(struct sandbox *s)
 static void sandbox_vmm_started(void *arg, const struct err *e)
 {
 	struct sandbox *s = arg;
-	bool ran;
 
 	if (s->row.state == SANDBOX_CREATING) {
 		create_started(s, e);
@@ -395,14 +394,7 @@ static void sandbox_vmm_started(void *arg, const struct err *e)
 		vmm_kill(s->vmm, e->msg);
 		return;
 	}
-	ran = s->row.state == SANDBOX_RUNNING;
 	sandbox_set_state(s);
-	/* Nobody heard the VMM say why. A pause that was asked for, and that a
-	 * daemon killed at that moment did not record, looks the same. */
-	if (ran && s->row.state == SANDBOX_PAUSED)
-		snprintf(s->row.paused_because, sizeof(s->row.paused_because),
-			 "it stopped while no daemon was watching, most likely "
-			 "because the disk of the host was full");
 	sandbox_record(s);
 	SANDBOX_LOG(info, s, "event=adopted pid=%d state=%s", s->row.proc.pid,
 		    sandbox_state_name(s->row.state));
