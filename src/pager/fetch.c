@@ -7,10 +7,10 @@
  * buffers they need they make at their first job and give back after some idle
  * seconds. Connections are the layer's (line.c).
  *
- * A job is a run of frames that touch (queue.c). Frames that the cache has are settled
- * from there, the others are fetched with one request per run of them. Every
- * frame is reported as soon as its pages are in their places; the cache gets
- * its copy after that.
+ * A job is a run of frames that touch (queue.c). Frames that the cache has are
+ * settled from there, the others are fetched with one request per run of them.
+ * Every frame is reported as soon as its pages are in their places; the cache
+ * gets its copy after that.
  *
  * Invariants:
  *  1. A frame is FETCHING from the moment a worker takes it until the poller

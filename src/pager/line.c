@@ -110,24 +110,24 @@ static struct outlet *outlet_current(struct layer *l, struct outlet **mine)
 }
 
 /* Opened by who needs it first: the store may be away when a pager starts, and
- * its guests can wait. */
-static int outlet_take(struct layer *l, struct outlet **ret, struct err *e)
+ * its guests can wait. NULL: *e says why. */
+static struct outlet *outlet_take(struct layer *l, struct err *e)
 {
 	guard(outlet_freep) struct outlet *mine = NULL;
-	int r;
+	struct outlet *o = outlet_current(l, &mine);
 
-	*ret = outlet_current(l, &mine);
-	if (*ret)
-		return 0;
+	if (o)
+		return o;
 	mine = calloc(1, sizeof(*mine));
-	if (!mine)
-		return err_errno(e, ENOMEM, "open store %s", l->spec.name);
+	if (!mine) {
+		err_errno(e, ENOMEM, "open store %s", l->spec.name);
+		return NULL;
+	}
 	list_init(&mine->link);
 	mine->opened_ns = clock_mono_ns();
-	r = store_open(&l->spec, &mine->store, e);
-	if (r == 0)
-		*ret = outlet_current(l, &mine);
-	return r;
+	if (store_open(&l->spec, &mine->store, e) < 0)
+		return NULL;
+	return outlet_current(l, &mine);
 }
 
 /* ---- lines ---- */
@@ -177,9 +177,9 @@ static int line_connect(struct layer *l, struct line **ret, struct err *e)
 	if (!line)
 		return err_errno(e, ENOMEM, "connect to store %s",
 				 l->spec.name);
-	r = outlet_take(l, &line->outlet, e);
-	if (r < 0)
-		return r;
+	line->outlet = outlet_take(l, e);
+	if (!line->outlet)
+		return -e->code;
 	r = store_connect(line->outlet->store, &line->conn, e);
 	if (r < 0) {
 		outlet_drop(l, line->outlet);
