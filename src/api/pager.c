@@ -22,72 +22,31 @@
 
 #include <microhttpd.h>
 
-/* Upper bound of bucket @i. */
-static json_int_t pager_bucket_us(unsigned i)
-{
-	return (json_int_t)(1ull << min(i, PAGER_LATENCY_BUCKETS - 2u));
-}
-
-/* The bucket below whose bound @part of @whole of all faults lie. */
-static json_t *pager_quantile(const uint64_t *n, uint64_t all, uint64_t part,
+/* null: there was no fault. */
+static json_t *pager_quantile(const struct pager_layer_stats *s, uint64_t part,
 			      uint64_t whole)
 {
-	uint64_t sum = 0;
+	uint64_t us = pager_layer_stats_us(s, part, whole);
 
-	for (unsigned i = 0; i < PAGER_LATENCY_BUCKETS; i++) {
-		sum += n[i];
-		if (all && sum * whole >= all * part)
-			return json_integer(pager_bucket_us(i));
-	}
-	return json_null();
+	return us ? json_integer((json_int_t)us) : json_null();
 }
 
-static json_t *pager_latency(const struct pager_layer_stats *s,
-			     json_t **ret_histogram)
+static json_t *pager_latency(const struct pager_layer_stats *s)
 {
-	uint64_t n[PAGER_LATENCY_BUCKETS], all = 0;
-
-	*ret_histogram = json_array();
-	for (unsigned i = 0; i < PAGER_LATENCY_BUCKETS; i++) {
-		n[i] = PAGER_GET(s->latency[i]);
-		all += n[i];
-		json_array_append_new(*ret_histogram,
-				      json_integer((json_int_t)n[i]));
-	}
-	return json_pack("{s:o, s:o, s:o}", "p50", pager_quantile(n, all, 1, 2),
-			 "p99", pager_quantile(n, all, 99, 100), "max_bucket",
-			 pager_quantile(n, all, 1, 1));
+	return json_pack("{s:o, s:o, s:o}", "p50", pager_quantile(s, 1, 2),
+			 "p99", pager_quantile(s, 99, 100), "max_bucket",
+			 pager_quantile(s, 1, 1));
 }
 
-static const struct {
-	const char *key;
-	size_t offset;
-} pager_numbers[] = {
-#define PAGER_NUMBER(name)                                      \
-	{                                                       \
-#name, offsetof(struct pager_layer_stats, name) \
-	}
-	PAGER_NUMBER(faults),
-	PAGER_NUMBER(faults_present),
-	PAGER_NUMBER(faults_zero),
-	PAGER_NUMBER(faults_waited),
-	PAGER_NUMBER(disk_reads),
-	PAGER_NUMBER(disk_read_bytes),
-	PAGER_NUMBER(fetched_bytes),
-	PAGER_NUMBER(cached_bytes),
-	PAGER_NUMBER(filled_bytes),
-	PAGER_NUMBER(zero_bytes),
-	PAGER_NUMBER(frames_demand),
-	PAGER_NUMBER(frames_prefetch),
-	PAGER_NUMBER(prefetch_hits),
-	PAGER_NUMBER(retries),
-	PAGER_NUMBER(hedges),
-	PAGER_NUMBER(bad_frames),
-	PAGER_NUMBER(failed_guests),
-	PAGER_NUMBER(evicted_bytes),
-	PAGER_NUMBER(memory_present_bytes),
-	PAGER_NUMBER(disk_present_bytes),
-};
+static json_t *pager_histogram(const struct pager_layer_stats *s)
+{
+	json_t *list = json_array();
+
+	for (unsigned i = 0; i < PAGER_LATENCY_BUCKETS; i++)
+		json_array_append_new(list, json_integer((json_int_t)PAGER_GET(
+						    s->latency[i])));
+	return list;
+}
 
 static bool pager_set(json_t *j, const char *key, uint64_t n)
 {
@@ -98,21 +57,23 @@ static json_t *pager_layer_json(const struct template_info *t,
 				const struct pager_layer *l)
 {
 	const struct pager_layer_stats *s = pager_layer_stats(l);
-	json_t *histogram, *latency = pager_latency(s, &histogram);
-	json_t *j = json_pack("{s:o, s:o, s:i, s:b, s:o, s:o}", "template",
-			      utf8_json_text(t->name), "dir",
-			      utf8_json_text(t->dir), "guests",
-			      (int)pager_layer_guests(l), "whole",
-			      (int)pager_layer_whole(l), "latency_us", latency,
-			      "latency_histogram", histogram);
+	json_t *j = json_pack(
+		"{s:o, s:o, s:b, s:o, s:o}", "template",
+		utf8_json_text(t->name), "dir", utf8_json_text(t->dir), "whole",
+		(int)pager_layer_whole(l), "latency_us", pager_latency(s),
+		"latency_histogram", pager_histogram(s));
 	bool ok = pager_set(j, "prefetch_waste", pager_prefetch_waste(s));
+	const char *key;
+	uint64_t n;
 
-	for (size_t i = 0; ok && i < nitems(pager_numbers); i++) {
-		const char *base = (const char *)s + pager_numbers[i].offset;
-		const uint64_t *n = (const void *)base;
-
-		ok = pager_set(j, pager_numbers[i].key, PAGER_GET(*n));
+	for (size_t i = 0; ok; i++) {
+		key = pager_layer_stats_number(s, i, &n);
+		if (!key)
+			break;
+		ok = pager_set(j, key, n);
 	}
+	/* Also while a pager is being started again. */
+	ok = ok && pager_set(j, "guests", pager_layer_guests(l));
 	if (!ok) {
 		json_decref(j);
 		j = NULL;

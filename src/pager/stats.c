@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What the pager counts, as one line for a log
+ * What the pager counts, by name
  *
- * A pager without a daemon has no API that shows its counts, so they are text.
- * The names are those of GET /v1/pager.
+ * One table for both who show it: GET /v1/pager, and the line for a log of a
+ * pager that has no daemon and so no API.
  *
  * Invariants:
  *  1. Latencies are never told too small: each value is the upper bound of the
@@ -52,11 +52,16 @@ static_assert(nitems(stats_numbers) + PAGER_LATENCY_BUCKETS ==
 		      sizeof(struct pager_layer_stats) / sizeof(uint64_t),
 	      "a name per number");
 
-static uint64_t stats_number(const struct pager_layer_stats *s, size_t i)
+const char *pager_layer_stats_number(const struct pager_layer_stats *s,
+				     size_t i, uint64_t *ret)
 {
-	const char *base = (const char *)s + stats_numbers[i].offset;
+	const char *at;
 
-	return PAGER_GET(*(const uint64_t *)(const void *)base);
+	if (i >= nitems(stats_numbers))
+		return NULL;
+	at = (const char *)s + stats_numbers[i].offset;
+	*ret = PAGER_GET(*(const uint64_t *)(const void *)at);
+	return stats_numbers[i].key;
 }
 
 uint64_t pager_layer_stats_us(const struct pager_layer_stats *s, uint64_t part,
@@ -81,13 +86,18 @@ void pager_layer_stats_print(const struct pager_layer_stats *s, char *out,
 			     size_t size)
 {
 	size_t len = 0;
+	const char *key;
+	uint64_t n;
 
 	must(size);
 	out[0] = '\0';
-	for (size_t i = 0; i < nitems(stats_numbers) && len < size; i++)
+	for (size_t i = 0; len < size; i++) {
+		key = pager_layer_stats_number(s, i, &n);
+		if (!key)
+			break;
 		len += (size_t)snprintf(out + len, size - len,
-					"%s=%" PRIu64 " ", stats_numbers[i].key,
-					stats_number(s, i));
+					"%s=%" PRIu64 " ", key, n);
+	}
 	if (len < size)
 		snprintf(out + len, size - len,
 			 "latency_us_p50=%" PRIu64 " latency_us_p99=%" PRIu64

@@ -49,6 +49,10 @@ struct pager_stats {
 	struct pager_layer_stats layer[PAGER_LAYERS_MAX];
 };
 
+/* Number @i of a layer, and its name; NULL behind the last. The latencies are
+ * not among them. */
+const char *pager_layer_stats_number(const struct pager_layer_stats *s,
+				     size_t i, uint64_t *ret);
 /* "guests=1 faults=12 ...": every number by its name here, and the p50, p99 and
  * maximum of the latencies. Cut where @size ends; PAGER_STATS_LINE does. */
 #define PAGER_STATS_LINE 1536
