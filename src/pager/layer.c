@@ -156,11 +156,11 @@ static uint64_t layer_guests_since(const struct layer *l, uint32_t id)
 	struct guest *t, *tmp;
 
 	list_for_each (t, tmp, &l->waiting, struct guest, in_waiting)
-		for (unsigned i = 0; i < t->n_waiters; i++)
-			if (t->waiters[i].since_ns > l->late_ns &&
-			    guest_waits_for(l, &t->waiters[i], id))
-				since_ns =
-					min(since_ns, t->waiters[i].since_ns);
+		for (const struct waiter *w = t->waiters;
+		     w < t->waiters + t->n_waiters; w++)
+			if (!w->parked && w->since_ns > l->late_ns &&
+			    guest_waits_for(l, w, id))
+				since_ns = min(since_ns, w->since_ns);
 	return since_ns;
 }
 
