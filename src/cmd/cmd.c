@@ -21,21 +21,19 @@
 #include <stdio.h>
 #include <string.h>
 
-static void cmd_say(const char *verb, const char *msg)
+/* Errors are one line, whatever was typed or came from elsewhere. */
+static void cmd_say(const char *msg)
 {
-	fputs("byre", stderr);
-	if (verb)
-		fprintf(stderr, " %s", verb);
-	fputs(": ", stderr);
 	for (; *msg; msg++)
 		putc((unsigned char)*msg < ' ' || *msg == 127 ? '?' : *msg,
 		     stderr);
-	putc('\n', stderr);
 }
 
 int cmd_fail(const struct err *e)
 {
-	cmd_say(NULL, e->msg);
+	fputs("byre: ", stderr);
+	cmd_say(e->msg);
+	putc('\n', stderr);
 	return CMD_FAILED;
 }
 
@@ -47,8 +45,9 @@ int cmd_usage(const struct cmd *c, const char *fmt, ...)
 	va_start(ap, fmt);
 	vsnprintf(msg, sizeof(msg), fmt, ap);
 	va_end(ap);
-	cmd_say(c->name, msg);
-	fprintf(stderr, "usage: byre %s%s%s\n", c->name, *c->args ? " " : "",
+	fprintf(stderr, "byre %s: ", c->name);
+	cmd_say(msg);
+	fprintf(stderr, " (usage: byre %s%s%s)\n", c->name, *c->args ? " " : "",
 		c->args);
 	return CMD_USAGE;
 }

@@ -53,8 +53,8 @@ static int main_list(void)
 
 static int main_unknown(const char *name)
 {
-	fprintf(stderr, "byre: there is no verb %.64s\n", name);
-	main_usage(stderr);
+	fprintf(stderr, "byre: there is no verb %.64s (byre help lists them)\n",
+		name);
 	return CMD_USAGE;
 }
 

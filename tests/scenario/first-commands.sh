@@ -43,13 +43,13 @@ expect 2
 run byre
 expect 2
 run byre nonsense
-expect 2
+expect_error 2 "no verb nonsense" "byre help"
 run byre ls --nonsense
-expect 2
+expect_error 2 "byre ls: unknown option --nonsense" "usage: byre ls"
 run byre create
-expect 2
+expect_error 2 "byre create: an argument is missing" "usage: byre create"
 run byre create base --ttl soon
-expect 2
+expect_error 2 "byre create: --ttl soon" "usage: byre create"
 run byre exec
 expect 2
 run byre mem --pid nonsense
