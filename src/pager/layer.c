@@ -110,11 +110,6 @@ static uint64_t *layer_gauge(struct layer *l, uint32_t id)
 				: &l->stats->disk_present_bytes;
 }
 
-static uint64_t layer_frame_bytes(const struct layer *l, uint32_t id)
-{
-	return layer_stored(l, id)->pages * (uint64_t)INDEX_PAGE;
-}
-
 /* The lock is held. */
 static void layer_settle_good(struct layer *l, uint32_t id)
 {

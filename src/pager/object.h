@@ -199,6 +199,12 @@ static inline const struct index_frame *layer_stored(const struct layer *l,
 	return index_frame(l->index, layer_part(l, id), layer_part_id(l, id));
 }
 
+/* Of all pages of frame @id. */
+static inline uint64_t layer_frame_bytes(const struct layer *l, uint32_t id)
+{
+	return layer_stored(l, id)->pages * (uint64_t)INDEX_PAGE;
+}
+
 static inline bool layer_has(const struct layer *l, uint32_t id)
 {
 	return atomic_load_explicit(&l->frames[id].state,

@@ -30,16 +30,11 @@ static int room_fd(const struct layer *l, uint32_t id)
 	return id < l->n_memory ? l->memory_fd : l->disk_fd;
 }
 
-static uint64_t room_bytes(const struct layer *l, uint32_t id)
-{
-	return layer_stored(l, id)->pages * (uint64_t)INDEX_PAGE;
-}
-
 static bool room_make(struct layer *l, uint32_t id)
 {
 	struct cache *c = l->engine->config.cache;
 
-	return c && cache_make_way(c, room_fd(l, id), room_bytes(l, id));
+	return c && cache_make_way(c, room_fd(l, id), layer_frame_bytes(l, id));
 }
 
 int room_place(struct layer *l, uint32_t id, const void *raw)
@@ -68,5 +63,6 @@ bool room_lacks(struct layer *l, uint32_t id)
 	if (fstatvfs(l->disk_fd, &v) < 0 || !v.f_blocks)
 		return false;
 	blocks = geteuid() == 0 ? v.f_bfree : v.f_bavail;
-	return blocks * v.f_frsize < room_bytes(l, id) && !room_make(l, id);
+	return blocks * v.f_frsize < layer_frame_bytes(l, id) &&
+	       !room_make(l, id);
 }
